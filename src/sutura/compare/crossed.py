@@ -1,0 +1,79 @@
+"""The variance of a mean over pictures *and* training seeds, for whole batches of tables at once.
+
+Every model of a comparison answers the same items, so scores form a table of seeds × pictures in which both
+sides are samples: other pictures could have been drawn, and another seed would have trained another model.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Crossed(NamedTuple):
+    """Mean and uncertainty of one table of scores, or of a batch of them.
+
+    Args:
+        mean: total score over total items.
+        variance: of the mean; NaN where one picture leaves nothing to compare with.
+        df: degrees of freedom for a t quantile.
+        seed_sd: standard deviation between training seeds, what items alone would cause taken out; NaN with
+            one seed.
+    """
+
+    mean: Float[np.ndarray, "*batch"]
+    variance: Float[np.ndarray, "*batch"]
+    df: Float[np.ndarray, "*batch"]
+    seed_sd: Float[np.ndarray, "*batch"]
+
+
+def crossed(
+    sums: Float[np.ndarray, "*batch seeds pictures"], sizes: Float[np.ndarray, "*batch pictures"]
+) -> Crossed:
+    """Two-way random-effects variance of a ratio mean.
+
+    A picture is a cluster of `sizes` items. Residuals of the ratio estimator, sum − mean × size, make a
+    two-way table whose mean squares for pictures (P), seeds (S) and their interaction (I) give
+
+        variance = (MS_P + MS_S − MS_I) / (pictures × seeds),
+
+    never less than either side alone gives, with Satterthwaite's degrees of freedom. With one seed only the
+    pictures' part can be had, and training noise is missing from it.
+
+    Args:
+        sums: score of each picture's items, added up.
+        sizes: items of each picture; pictures without items (size 0) must not be in the table.
+
+    Source: Miller 2024, arXiv:2411.00640, section 2.2 (clusters); Cochran 1977, Sampling Techniques, 6.4
+        (ratio estimator); Satterthwaite 1946 (degrees of freedom); Searle 1971 for the crossed mean squares.
+    Differs: the seeds' part, which Miller does not have.
+    """
+    seeds, pictures = sums.shape[-2:]
+    items = sizes.sum(-1)
+    mean = sums.sum((-2, -1)) / (seeds * items)
+    if pictures < 2:
+        nothing = np.full_like(mean, np.nan)
+        return Crossed(mean, nothing, nothing, nothing)
+    residual = sums - mean[..., None, None] * sizes[..., None, :]
+    residual = residual / (items / pictures)[..., None, None]
+    of_picture, of_seed = residual.mean(-2), residual.mean(-1)
+    ms_picture = seeds * (of_picture**2).sum(-1) / (pictures - 1)
+    if seeds < 2:
+        df = np.full_like(mean, pictures - 1)
+        return Crossed(mean, ms_picture / pictures, df, np.full_like(mean, np.nan))
+    ms_seed = pictures * (of_seed**2).sum(-1) / (seeds - 1)
+    inner = residual - of_picture[..., None, :] - of_seed[..., :, None]
+    ms_inner = (inner**2).sum((-2, -1)) / ((pictures - 1) * (seeds - 1))
+    total = np.maximum.reduce([ms_picture + ms_seed - ms_inner, ms_picture, ms_seed])
+    spread = (
+        ms_picture**2 / (pictures - 1)
+        + ms_seed**2 / (seeds - 1)
+        + ms_inner**2 / ((pictures - 1) * (seeds - 1))
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        df = np.where(spread > 0, total**2 / spread, pictures - 1)
+    df = np.maximum(df, min(pictures, seeds) - 1)
+    seed_sd = np.sqrt(np.maximum(ms_seed - ms_inner, 0) / pictures)
+    return Crossed(mean, total / (pictures * seeds), df, seed_sd)

@@ -1,0 +1,68 @@
+"""What a run says: lines and progress on the terminal, metrics as JSON lines on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from sutura.core.checkpoint import atomic_file
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """One line for the person watching; goes to stderr so that stdout stays data."""
+    console.print(message, markup=False)
+
+
+def progress_bars() -> Progress:
+    """Bars with counts, elapsed time and an ETA."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+class MetricsLog:
+    """Appends one JSON object a line; what was written after a given step is dropped on resume."""
+
+    def __init__(self, path: Path, *, resume_at: int | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        if resume_at is None:
+            path.write_text("")
+        elif path.exists():
+            kept = [row for row in read_metrics(path) if row["step"] <= resume_at]
+            with atomic_file(path) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append the values of one step."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a metrics file; a last line cut short by a kill is left out."""
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

@@ -1,0 +1,114 @@
+"""Where questions come from: one config section for every kind of source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sutura.core.config import Section
+from sutura.core.errors import UserError
+from sutura.core.registry import suggest
+
+
+class VqaSource(Section):
+    """One split of one set of pictures with questions.
+
+    Args:
+        source: `world`, `cauldron`, `parquet`, `jsonl`, `mixture`, or a name another package brings.
+        name: shown in reports; made from the path where it is not given.
+        path: file, files or folder; `hf:organisation/name` for the Hub.
+        subset: the configuration of a Hub set (`vqav2` of the_cauldron).
+        split: which split; for the built-in world, which of its splits.
+        columns: our name → the file's column (`image`, `question`, `answers`, `image_id`, `item_id`,
+            `question_type`, `choices`; for the_cauldron's schema `images`, `texts`).
+        image_folder: what picture paths are relative to; the file's own folder by default.
+        limit: number of pictures; a seeded draw, so that a smaller limit is a part of a larger one.
+        questions_per_picture: at most so many; the built-in world asks 8 by default, files give all.
+        seed: of the world, of the draw of `limit`, of a mixture.
+        verify: decode every picture once while loading, so that unreadable ones are known before training.
+        part: `fit` and `select` divide a split by picture where a set has no split for selection.
+        select_share: share of the pictures that belongs to `select`.
+        image_size: the built-in world: side in pixels.
+        min_objects, max_objects: the built-in world: objects in a scene.
+        parts: the sources of a mixture.
+        weights: shares of the pictures drawn from each part; by size where not given.
+        stop: when a mixture ends, as `datasets.interleave_datasets` names it.
+        options: for sources of other packages.
+    """
+
+    source: str = "world"
+    name: str | None = None
+    path: str | tuple[str, ...] | None = None
+    subset: str | None = None
+    split: str = "train"
+    columns: dict[str, str] = Field(default_factory=dict)
+    image_folder: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    questions_per_picture: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    verify: bool = True
+    part: Literal["all", "fit", "select"] = "all"
+    select_share: float = Field(default=0.1, gt=0.0, lt=1.0)
+    image_size: int = Field(default=64, ge=8)
+    min_objects: int = Field(default=2, ge=1)
+    max_objects: int = Field(default=6, le=6)
+    parts: tuple[VqaSource, ...] = ()
+    weights: tuple[float, ...] | None = None
+    stop: Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The path or paths. Raises UserError when there is none."""
+        if not self.path:
+            raise UserError(f"Data source {self.source!r} needs a path: a file, a folder or hf:organisation/name.")
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    @property
+    def label(self) -> str:
+        """The name given, or one made from the source."""
+        if self.name:
+            return self.name
+        if not self.path:
+            return self.source
+        if self.subset:
+            return self.subset
+        path = Path(self.paths[0])
+        return path.parent.name or path.stem if path.suffix else path.name
+
+
+def column(source: VqaSource, role: str, available: list[str], *defaults: str) -> str | None:
+    """The file's column for one of our roles: the one in the column map, else the first default that exists.
+
+    Raises:
+        UserError: the column map names a column that is not there.
+    """
+    if role in source.columns:
+        name = source.columns[role]
+        if name not in available:
+            raise UserError(
+                f"The column map of {source.label!r} takes {role} from {name!r}, which is not there. "
+                f"The file's columns are {', '.join(available) or 'none'}. {suggest(name, available)}"
+            )
+        return name
+    return next((name for name in defaults if name in available), None)
+
+
+def needed(source: VqaSource, role: str, available: list[str], *defaults: str) -> str:
+    """As `column`, for a role nothing can be done without. Raises UserError when no column is found."""
+    found = column(source, role, available, *defaults)
+    if found is None:
+        raise UserError(
+            f"{source.label!r} has no column for {role} (looked for {', '.join(defaults)}). The file's columns "
+            f"are {', '.join(available) or 'none'}; name one with columns.{role}=…"
+        )
+    return found
+
+
+def check_roles(source: VqaSource, roles: tuple[str, ...]) -> None:
+    """Refuse a column map with a role that this kind of source does not know."""
+    for role in source.columns:
+        if role not in roles:
+            raise UserError(f"The column map of {source.label!r} has the unknown role {role!r}. {suggest(role, roles)}")

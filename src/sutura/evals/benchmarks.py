@@ -1,0 +1,164 @@
+"""The table of benchmarks: data, split, metric, answer kind, published floors and a version.
+
+A benchmark's data is written as the mapping a `VqaSource` is parsed from, so that any set the project can
+read can be one. Each names its split, and a training split is refused unless one asks for it by name: the
+tables of an earlier study were "held-out" scores on the first rows of training splits, two thirds of which
+had been trained on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Literal
+
+from sutura.core.errors import UserError
+from sutura.core.registry import Registry
+from sutura.evals.ledger import SCORES
+
+AnswerKind = Literal["word", "open", "choice", "number", "crowd"]
+TRAINING = frozenset({"train", "training", "pretrain", "trainval"})
+
+_WORDS = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A score reached without looking, as somebody published or measured it.
+
+    Args:
+        kind: "majority", "majority per type" or "question only".
+        score: from 0 to 1.
+        source: paper and place in it, or how it was measured.
+    """
+
+    kind: str
+    score: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One row of the table.
+
+    Args:
+        name: as the ledger has it.
+        data: what `VqaSource` is parsed from; a path may be missing and be given later.
+        split: the split its items come from.
+        answer_kind: word (closed set of single words), open (short free text), choice, number, or crowd
+            (ten answers a question).
+        metric: the ledger column that is its headline.
+        floors: published scores that need no picture.
+        question_types: only these types, when not empty.
+        version: raised whenever items or scoring change; ledgers of two versions are not read together.
+        note: what a reader of its scores must know.
+    """
+
+    name: str
+    data: Mapping[str, Any]
+    split: str
+    answer_kind: AnswerKind
+    metric: str = "exact"
+    floors: tuple[Floor, ...] = ()
+    question_types: tuple[str, ...] = ()
+    version: str = "1"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.metric not in SCORES:
+            raise UserError(
+                f"Benchmark {self.name!r}: metric {self.metric!r} is not one of {', '.join(SCORES)}."
+            )
+
+    @property
+    def is_training(self) -> bool:
+        """Whether its split, or a file it reads, is named as training data."""
+        names = [self.split, str(self.data.get("split", ""))]
+        for key in ("path", "paths"):
+            value = self.data.get(key) or ()
+            names += [PurePath(str(p)).name for p in ([value] if isinstance(value, str) else value)]
+        return any(TRAINING & set(_WORDS.findall(name.lower())) for name in names)
+
+    def holds(self, question_type: str) -> bool:
+        """Whether a question of this type belongs to the benchmark."""
+        return not self.question_types or question_type in self.question_types
+
+
+BENCHMARKS: Registry[Benchmark] = Registry("benchmark", "sutura.benchmarks")
+
+#: Families of questions in the built-in world, as its ledgers have them in `question_type`.
+WORLD_FAMILIES = (
+    "exist",
+    "count",
+    "compare_count",
+    "query_colour",
+    "query_shape",
+    "query_size",
+    "query_material",
+    "side",
+    "chain",
+)
+
+for _split, _note in (
+    ("test", "Scenes whose content hash falls in buckets no other split draws from."),
+    ("compositional", "Every scene holds a shape and colour never seen together in any other split."),
+):
+    _world = Benchmark(
+        f"world/{_split}", {"source": "world", "split": _split}, _split, "word", version="1", note=_note
+    )
+    BENCHMARKS.add(_world.name, _world)
+    for _family in WORLD_FAMILIES:
+        _name = f"{_world.name}/{_family}"
+        BENCHMARKS.add(_name, replace(_world, name=_name, question_types=(_family,)))
+
+BENCHMARKS.add(
+    "daquar",
+    Benchmark(
+        "daquar",
+        {"source": "cauldron"},
+        "test",
+        "open",
+        floors=(
+            Floor("majority", 0.050, "counted on the official test split: most frequent answer"),
+            Floor(
+                "question only", 0.177, "counted on the official test split: longest question prefix in train"
+            ),
+        ),
+        note="Real indoor photographs; about a tenth of the answers are comma lists. Needs a path.",
+    ),
+)
+
+
+def get_benchmark(
+    name: str, data: Mapping[str, Any] | None = None, *, allow_training: bool = False
+) -> Benchmark:
+    """A benchmark by name, with places and limits of its data filled in.
+
+    Args:
+        name: a row of the table, or `local:NAME` for any data of one's own.
+        data: laid over the row's data (`path`, `limit`, `columns`, …). For `local:` it is all the data, must
+            name its `split`, and may set `metric` and `answer_kind`.
+        allow_training: accept a training split, for measuring the fit; such scores are no test.
+
+    Raises:
+        UserError: an unknown name, a local one without a split, or a training split.
+    """
+    given = dict(data or {})
+    if name.startswith("local:"):
+        if not given.get("split"):
+            raise UserError(
+                f"Benchmark {name!r} does not say which split it is: set split, for example 'test'."
+            )
+        kind, metric = given.pop("answer_kind", "open"), given.pop("metric", "exact")
+        benchmark = Benchmark(name, given, str(given["split"]), kind, metric)
+    else:
+        row = BENCHMARKS.get(name)
+        benchmark = replace(row, data={**row.data, **given}, split=str(given.get("split", row.split)))
+    if benchmark.is_training and not allow_training:
+        raise UserError(
+            f"Benchmark {name!r} reads training data (split {benchmark.split!r}, {dict(benchmark.data)}). "
+            "Scores on it say how well a model remembers. Name a test split, or say allow_training=true."
+        )
+    return benchmark

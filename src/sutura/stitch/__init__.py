@@ -1,0 +1,1 @@
+"""Encoder + projector + adapter on a language model: one stitch."""

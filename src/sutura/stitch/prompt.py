@@ -1,0 +1,168 @@
+"""One prompt for training, evaluation and asking: token ids of a question and of its answer.
+
+The picture's tokens come first, then the tokenizer's chat template with the question as the user's turn.
+Everything the template puts before the question is the same for every question, so it belongs to the prefix
+that the questions about one picture share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from sutura.core.config import Section
+from sutura.core.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROBES = ("What colour is it", "how many 7 things", "(Zebra?)", "é")
+"""Questions that begin differently; what their prompts have in common is the template's head."""
+
+
+class PromptConfig(Section):
+    """How a question becomes text.
+
+    Args:
+        template: `auto` takes the tokenizer's chat template and, where it has none, `plain`.
+        instruction: appended to every question after a space, for example "Answer in one word."
+        max_tokens: of one turn, question and answer together; a longer turn is set aside and counted.
+    """
+
+    template: Literal["auto", "plain"] = "auto"
+    instruction: str = ""
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Token ids of one question, and of its answer with the end-of-turn token (empty when it is to be generated)."""
+
+    item_id: str
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+
+@dataclass(frozen=True)
+class PromptBuilder:
+    """Builds turns with one tokenizer. The stop tokens are every id that ends an answer.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        config: see PromptConfig.
+        extra_stop_ids: end-of-sequence ids of the language model's generation config.
+
+    Raises:
+        UserError: a tokenizer without chat template and without end-of-sequence token, or a chat template that
+            does not show the answer after the prompt.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    config: PromptConfig = field(default_factory=PromptConfig)
+    extra_stop_ids: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        self._set("_chat", self.config.template == "auto" and bool(self.tokenizer.chat_template))
+        if not self._chat and self.tokenizer.eos_token_id is None:
+            raise UserError(
+                f"Tokenizer {type(self.tokenizer).__name__} has neither a chat template nor an end-of-sequence "
+                "token, so an answer could never end. Set eos_token on the tokenizer and save it again."
+            )
+        self._set("_end_ids", self._find_end())
+        stops = {self._end_ids[-1], *self.extra_stop_ids}
+        if self.tokenizer.eos_token_id is not None:
+            stops.add(self.tokenizer.eos_token_id)
+        self._set("stop_ids", frozenset(stops))
+        self._set("head_ids", common_prefix([self.prompt_ids(probe) for probe in PROBES]))
+
+    if TYPE_CHECKING:
+        _chat: bool
+        _end_ids: tuple[int, ...]
+        stop_ids: frozenset[int]
+        head_ids: tuple[int, ...]
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def turn(self, item_id: str, question: str, answer: str | None = None) -> Turn:
+        """Ids of a question, with its answer when there is one to learn."""
+        answer_ids = () if answer is None else self.answer_ids(answer)
+        return Turn(item_id, self.prompt_ids(question), answer_ids)
+
+    def fits(self, turn: Turn) -> bool:
+        """Whether the turn is within max_tokens. Answers are never cut, so what does not fit is set aside."""
+        return len(turn) <= self.config.max_tokens
+
+    def prompt_ids(self, question: str) -> tuple[int, ...]:
+        """Ids from the template's first token to the one after which the answer begins."""
+        text = f"{question.strip()} {self.config.instruction}".strip()
+        if self._chat:
+            text = self._render([{"role": "user", "content": text}], generation=True)
+        else:
+            text = f"Question: {text}\nAnswer:"
+        return self._encode(text)
+
+    def answer_ids(self, answer: str) -> tuple[int, ...]:
+        """Ids of the answer and of the token that ends the turn."""
+        text = answer.strip()
+        if not self._chat:
+            text = " " + text
+        return (*self._encode(text), *self._end_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, up to the first stop token."""
+        kept: list[int] = []
+        for token in ids:
+            if token in self.stop_ids:
+                break
+            kept.append(token)
+        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Ids of plain text, for a description that stands where the picture would."""
+        return self._encode(text)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _render(self, messages: list[dict[str, str]], *, generation: bool) -> str:
+        # Templates with a thinking mode are asked for the direct answer; others ignore the argument.
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
+        )
+        return str(text)
+
+    def _find_end(self) -> tuple[int, ...]:
+        """Ids that close an answer: what the template writes after it, up to its first special token."""
+        eos = self.tokenizer.eos_token_id
+        if not self._chat:
+            return (eos,)
+        asked = [{"role": "user", "content": PROBES[0]}]
+        prompt = self._render(asked, generation=True)
+        whole = self._render([*asked, {"role": "assistant", "content": PROBES[1]}], generation=False)
+        if not whole.startswith(prompt) or not whole[len(prompt) :].startswith(PROBES[1]):
+            raise UserError(
+                "The chat template does not continue a prompt with the assistant's words, so training and asking "
+                "would see different ids. Use prompt.template=plain for this language model."
+            )
+        ids = self._encode(whole[len(prompt) + len(PROBES[1]) :])
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        for position, token in enumerate(ids):
+            if token in special:
+                return ids[: position + 1]
+        if eos is None:
+            raise UserError("The chat template writes no special token after an answer and the tokenizer has no eos.")
+        return (eos,)
+
+
+def common_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The ids that all sequences begin with."""
+    shortest = min(sequences, key=len)
+    for position, token in enumerate(shortest):
+        if any(sequence[position] != token for sequence in sequences):
+            return tuple(shortest[:position])
+    return tuple(shortest)
