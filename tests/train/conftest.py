@@ -47,7 +47,7 @@ class ToyBatch:
 
 
 class ToyFeed:
-    """32 examples in drawn epoch orders, ten a step (so that epochs end inside steps), in uneven micro-batches."""
+    """32 examples in drawn epoch orders, ten a step (epochs end inside steps), in uneven micro-batches."""
 
     def __init__(
         self, steps: int = 12, seed: int = 0, *, parts: Sequence[int] = (6, 4), bad: Sequence[int] = ()

@@ -23,7 +23,7 @@ def losses_of(result):
 
 
 def test_losses_equal_those_of_a_plain_torch_loop(toy, tmp_path):
-    """Golden losses, recomputed: accumulation, clipping, decay groups, schedule and dropout written out by hand."""
+    """Golden losses, recomputed: accumulation, clipping, decay, schedule and dropout written out by hand."""
     feed, config = toy.feed(), toy.optim.model_copy(update={"clip": 0.5})
     result = fit(toy.model(), toy.objective, feed, config, seed=5, directory=tmp_path)
 
@@ -90,7 +90,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(toy):
 
 
 def test_randomness_outside_the_loop_does_not_reach_it(toy):
-    """Fault: data order and dropout differ from encoder to encoder, because one of them drew more numbers before."""
+    """Fault: data order and dropout differ per encoder, because one of them drew more numbers before."""
 
     def bits(before, during):
         torch.rand(before)
@@ -148,7 +148,7 @@ def test_half_precision_weights_do_not_train(toy):
 
 
 def test_bfloat16_is_autocast_over_float32_weights(toy, tmp_path):
-    """Fault: no float32 master; here the weights, their gradients and the optimizer's state all stay float32."""
+    """Fault: no float32 master; here weights, gradients and the optimizer's state all stay float32."""
     seen = {}
 
     def objective(model, batch, step):
@@ -204,7 +204,7 @@ def test_a_bad_step_changes_nothing_and_is_written_down(toy, tmp_path):
     bits = {}
 
     def on_step(done, row):
-        bits[done] = fingerprint_tensors({n: p for n, p in model.named_parameters()})
+        bits[done] = fingerprint_tensors(dict(model.named_parameters()))
 
     result = fit(
         model, toy.objective, feed, toy.optim, seed=0, directory=tmp_path, after_step=after, on_step=on_step

@@ -14,6 +14,9 @@ from sutura.core.errors import UserError
 from sutura.core.registry import suggest
 from sutura.evals.ledger import NO_ENCODER, SCORES, SEEDLESS
 
+#: Largest share of a benchmark's items that may be missing from some run before comparing is refused.
+LOST = 0.05
+
 
 class Arm(NamedTuple):
     """One thing that is scored: an encoder under a condition, over all its seeds."""
@@ -207,3 +210,37 @@ def common_seeds(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     ]
     keep = pl.col("condition").is_in(SEEDLESS) | pl.col("seed").is_in(sorted(shared))
     return frame.filter(keep), notes
+
+
+def common_items(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """Keep only items that every arm answered under every seed, and say how many were left out.
+
+    A few are lost where a question does not fit the prompt of one stitch. Many lost means that the runs did
+    not evaluate the same data, which no comparison survives.
+
+    Returns:
+        The frame, and one sentence for each benchmark that lost items.
+
+    Raises:
+        UserError: more than 5 % of a benchmark's items are not common to all.
+    """
+    runs = ["encoder", "condition", "seed"]
+    notes, kept = [], []
+    for (name,), part in frame.group_by("benchmark", maintain_order=True):
+        asked = part["item_id"].n_unique()
+        wanted = part.select(runs).unique().height
+        shared = part.group_by("item_id").len().filter(pl.col("len") == wanted).select("item_id")
+        lost = asked - shared.height
+        if lost > LOST * asked:
+            sizes = part.group_by(runs).len().sort("len", *runs)
+            least, most = sizes.row(0), sizes.row(-1)
+            raise UserError(
+                f"Only {shared.height} of {asked} items of {name} were answered in every run: "
+                f"{Arm(*least[:2]).label} (seed {least[2]}) has {least[3]}, {Arm(*most[:2]).label} (seed "
+                f"{most[2]}) {most[3]}. Evaluate all runs on the same data."
+            )
+        if lost:
+            notes.append(f"{lost} of {asked} items of {name} are left out: not every run answered them.")
+            part = part.join(shared, on="item_id", how="semi", maintain_order="left")
+        kept.append(part)
+    return pl.concat(kept), notes

@@ -210,8 +210,8 @@ def _require_same_items(scores: Scores, a: Arm, b: Arm) -> None:
     example = next(str(scores.item_ids[codes[0]]) for codes in only if len(codes))
     raise UserError(
         f"{a.label} and {b.label} answered different items of {scores.benchmark}: {len(only[0])} only the "
-        f"first, {len(only[1])} only the second (for example {example!r}). A paired comparison needs the same "
-        "items; evaluate both on the same data."
+        f"first, {len(only[1])} only the second (for example {example!r}). A paired comparison needs the "
+        "same items; evaluate both on the same data."
     )
 
 

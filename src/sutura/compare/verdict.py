@@ -75,17 +75,16 @@ def _floor(standing: Standing) -> list[str]:
         gap = standing.above_floor[nearest]
         sentences.append(
             f"No encoder clears the question-only floor on {standing.scores.benchmark}: {words} without "
-            f"seeing; the highest score, {nearest.label} with {percent(standing.estimates[nearest].mean)}, is "
-            f"{points(gap)} from {_FLOOR_WORDS[gap.b.condition]}. Nothing here shows that the pictures were "
-            "used, and a ranking of the encoders would mean nothing."
+            f"seeing; the highest score, {nearest.label} with {percent(standing.estimates[nearest].mean)}, "
+            f"differs from {_FLOOR_WORDS[gap.b.condition]} by {points(gap)}. Nothing here shows that the "
+            "pictures were used, and a ranking of the encoders would mean nothing."
         )
     else:
-        clear = [arm for arm in standing.encoders if standing.clears_floor(arm)]
-        below = [arm for arm in standing.encoders if arm not in clear]
+        clear = [arm for arm in everyone if standing.clears_floor(arm)]
+        below = [arm for arm in everyone if arm not in clear]
         text = f"The question-only floor on {standing.scores.benchmark}: {words} without seeing."
-        if clear:
-            gaps = (f"{arm.label} by {points(standing.above_floor[arm])}" for arm in clear)
-            text += f" Above it: {'; '.join(gaps)}."
+        gaps = (f"{arm.label} by {points(standing.above_floor[arm])}" for arm in clear)
+        text += f" Above it: {'; '.join(gaps)}."
         if below:
             text += f" Not shown to be above it: {listing([arm.label for arm in below])}."
         sentences.append(text)
@@ -105,14 +104,15 @@ def _ranking(standing: Standing) -> list[str]:
     best = encoders[0]
     estimate = standing.estimates[best]
     score = f"{percent(estimate.mean)} ({interval(estimate)})"
-    one_seed = estimate.n_seeds == 1
+    seen = not standing.floors or any(standing.clears_floor(arm) for arm in encoders)
+    firm = seen and estimate.n_seeds > 1
     if len(encoders) == 1:
         return [f"{best.label} answers {score} of {name} right; it is the only trained encoder here."]
     leaders = standing.leaders()
     rest = [arm for arm in encoders if arm not in leaders]
     gaps = {arm: standing.pairs[best, arm] for arm in encoders[1:]}
     if len(leaders) == 1:
-        verb = "scored highest" if one_seed else "is best"
+        verb = "is best" if firm else "scored highest"
         second = encoders[1]
         text = f"{best.label} {verb} on {name} with {score}: {points(gaps[second])} above {second.label}"
         others = [f"{arm.label} ({100 * gaps[arm].difference:+.1f})" for arm in encoders[2:]]

@@ -93,7 +93,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """Apply `section.key=value` strings; the value is read as YAML (`3`, `true`, `[a, b]`, text).
 
     Raises:
-        UserError: no `=` in an override, or a path that runs through something that is no section.
+        UserError: no `=` in an override, or a value that is not YAML.
     """
     result = merge(values, {})
     for override in overrides:
@@ -101,7 +101,10 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
         if not equals or not path.strip():
             raise UserError(f"Override {override!r} is not of the form section.key=value.")
         keys = path.strip().split(".")
-        nested: Any = yaml.safe_load(text)
+        try:
+            nested: Any = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"Override {override!r}: {text!r} is not valid YAML; quote it.") from None
         for key in reversed(keys):
             nested = {key: nested}
         result = merge(result, nested)
@@ -119,7 +122,9 @@ def preset_path(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"No preset file at {name!r}. Give a path to a YAML file or a shipped preset's name.")
+            raise UserError(
+                f"No preset file at {name!r}. Give a path to a YAML file or a shipped preset's name."
+            )
         return path
     path = Path(str(files("sutura"))) / "presets" / f"{name}.yaml"
     if not path.is_file():
@@ -139,7 +144,9 @@ def read_preset(name: str) -> dict[str, Any]:
         return values
     below = _read_yaml(preset_path(base))
     if "base" in below:
-        raise UserError(f"Preset {name!r} builds on {base!r}, which has a base itself; one level is the rule.")
+        raise UserError(
+            f"Preset {name!r} builds on {base!r}, which has a base itself; one level is the rule."
+        )
     return merge(below, values)
 
 

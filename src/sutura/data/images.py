@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 64_000_000
 #: Larger files are refused before they are read.
 MAX_BYTES = 256 * 2**20
-#: Longest side over shortest. Resizing the short side of a 20,000 × 10 strip to 224 would make 100 megapixels.
+#: Longest side over shortest. A 20,000 × 10 strip whose short side is resized to 224 has 100 megapixels.
 MAX_RATIO = 200
 
 #: Raster formats only: EPS would start Ghostscript, others are rare and little tested. JPEG includes MPO.
@@ -138,7 +138,9 @@ def read_file(path: Path) -> bytes:
         if not path.is_file():
             raise BadPicture("not a file", str(path))
         if path.stat().st_size > MAX_BYTES:
-            raise BadPicture("too large", f"{path} has {path.stat().st_size:,} bytes; {MAX_BYTES:,} is the limit")
+            raise BadPicture(
+                "too large", f"{path} has {path.stat().st_size:,} bytes; {MAX_BYTES:,} is the limit"
+            )
         return path.read_bytes()
     except OSError as error:
         raise BadPicture("unreadable", f"{path}: {error.strerror or error}") from None

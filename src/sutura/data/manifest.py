@@ -93,7 +93,9 @@ def gather(source: VqaSource, entries: Sequence[Entry], *, also: SetAside | None
         )
     kept = sorted(found.items(), key=lambda pair: pair[1].first)
     pictures = [
-        PictureTurns(image_id, one.picture, tuple(sample for _, sample in sorted(one.turns, key=lambda t: t[0])))
+        PictureTurns(
+            image_id, one.picture, tuple(sample for _, sample in sorted(one.turns, key=lambda t: t[0]))
+        )
         for image_id, one in kept
     ]
     _refuse_repeated_ids(source, pictures)
@@ -157,7 +159,7 @@ def _judge(
     if not good:
         return
     if source.questions_per_picture is not None:
-        good = _some(good, source.questions_per_picture - start, source.seed, image_id)
+        good = _some(good, source.questions_per_picture - start, source.seed)
     if known is None:
         for note in notes:
             converted.add(note, entry.where)
@@ -171,11 +173,11 @@ def _fault(turn: Turn) -> str:
     return "" if turn.answers else "empty answer"
 
 
-def _some(samples: list[Sample], count: int, seed: int, image_id: str) -> list[Sample]:
+def _some(samples: list[Sample], count: int, seed: int) -> list[Sample]:
     """A seeded choice of `count`, in the order they came."""
     if count >= len(samples):
         return samples
-    ranked = sorted(samples, key=lambda s: derive_seed(seed, "questions", image_id, s.item_id))[: max(0, count)]
+    ranked = sorted(samples, key=lambda s: derive_seed(seed, "questions", s.item_id))[: max(0, count)]
     chosen = {sample.item_id for sample in ranked}
     return [sample for sample in samples if sample.item_id in chosen]
 

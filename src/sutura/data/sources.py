@@ -63,7 +63,9 @@ class VqaSource(Section):
     def paths(self) -> tuple[str, ...]:
         """The path or paths. Raises UserError when there is none."""
         if not self.path:
-            raise UserError(f"Data source {self.source!r} needs a path: a file, a folder or hf:organisation/name.")
+            raise UserError(
+                f"Data source {self.source!r} needs a path: a file, a folder or hf:organisation/name."
+            )
         return (self.path,) if isinstance(self.path, str) else self.path
 
     @property
@@ -101,8 +103,8 @@ def needed(source: VqaSource, role: str, available: list[str], *defaults: str) -
     found = column(source, role, available, *defaults)
     if found is None:
         raise UserError(
-            f"{source.label!r} has no column for {role} (looked for {', '.join(defaults)}). The file's columns "
-            f"are {', '.join(available) or 'none'}; name one with columns.{role}=…"
+            f"{source.label!r} has no column for {role} (looked for {', '.join(defaults)}). "
+            f"The file's columns are {', '.join(available) or 'none'}; name one with columns.{role}=…"
         )
     return found
 
@@ -111,4 +113,6 @@ def check_roles(source: VqaSource, roles: tuple[str, ...]) -> None:
     """Refuse a column map with a role that this kind of source does not know."""
     for role in source.columns:
         if role not in roles:
-            raise UserError(f"The column map of {source.label!r} has the unknown role {role!r}. {suggest(role, roles)}")
+            raise UserError(
+                f"The column map of {source.label!r} has the unknown role {role!r}. {suggest(role, roles)}"
+            )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,19 @@ class Table:
     def values(self, column: str) -> list[Any]:
         """A whole column; for ids and the like."""
         return self._view(column)[:].column(0).to_pylist()
+
+    def lengths(self, column: str) -> list[int]:
+        """How many things each cell of a list column holds. Raises UserError when it is no list column."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        cells = self._view(column)[:].column(0)
+        if not (pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type)):
+            raise UserError(
+                f"Column {column!r} holds {cells.type} in each row, not a list of pictures. "
+                "For a table with one picture a row use source=parquet and a column map."
+            )
+        return pc.fill_null(pc.list_value_length(cells), 0).to_pylist()
 
     def _view(self, column: str) -> Any:
         if column not in self._views:
@@ -91,16 +106,19 @@ def open_table(source: VqaSource) -> Table:
     for text in paths:
         path = Path(text).expanduser()
         if not path.exists():
-            raise UserError(f"Data source {source.label!r}: nothing at {text!r}. For the Hub write hf:organisation/name.")
+            raise UserError(
+                f"Data source {source.label!r}: nothing at {text!r}. For the Hub write hf:organisation/name."
+            )
         if path.is_dir() and ((path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()):
             return Table(_saved(source, path), path)
         files.extend(_of_split(source, path) if path.is_dir() else [path])
     for file in files:
         _refuse_other_split(source, file)
-    return Table(_parquet(source, files), Path(paths[0]).expanduser().parent if files else Path())
+    first = Path(paths[0]).expanduser()
+    return Table(_parquet(files), first if first.is_dir() else first.parent)
 
 
-def _parquet(source: VqaSource, files: list[Path]) -> Any:
+def _parquet(files: list[Path]) -> Any:
     import pyarrow.lib
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
@@ -108,7 +126,7 @@ def _parquet(source: VqaSource, files: list[Path]) -> Any:
     try:
         with _quiet():
             rows = Dataset.from_parquet([str(file) for file in files])
-    except (DatasetGenerationError, pyarrow.lib.ArrowException) as error:
+    except (DatasetGenerationError, pyarrow.lib.ArrowException, OSError) as error:
         cause = error.__cause__ or error
         names = ", ".join(file.name for file in files)
         raise UserError(f"{names} cannot be read as Parquet: {str(cause).splitlines()[0]}") from None
@@ -138,7 +156,9 @@ def _from_hub(source: VqaSource) -> Any:
         return load_dataset(name, source.subset, split=source.split)
     except (DatasetsError, HfHubHTTPError, ConnectionError, FileNotFoundError, ValueError) as error:
         text = str(error).strip().splitlines()[0]
-        raise UserError(f"The Hub set {name!r} (subset {source.subset}, split {source.split}) cannot be loaded: {text}") from None
+        raise UserError(
+            f"The Hub set {name!r} (subset {source.subset}, split {source.split}) cannot be loaded: {text}"
+        ) from None
 
 
 def _of_split(source: VqaSource, folder: Path) -> list[Path]:
@@ -146,11 +166,15 @@ def _of_split(source: VqaSource, folder: Path) -> list[Path]:
     files = sorted(folder.rglob("*.parquet"))
     if not files:
         raise UserError(f"{source.label!r}: there is no Parquet file in {folder.name}.")
-    chosen = [f for f in files if _named_split(f) == source.split or _split_word(f) == _word(source.split)]
+    word = _word(source.split)
+    chosen = [f for f in files if _named_split(f) == source.split or (word and _split_word(f) == word)]
     if chosen:
         return chosen
     names = sorted({_named_split(f) for f in files})
-    raise UserError(f"{source.label!r} has no file of split {source.split!r} in {folder.name}; there are {', '.join(names)}.")
+    raise UserError(
+        f"{source.label!r} has no file of split {source.split!r} in {folder.name}; "
+        f"there are {', '.join(names)}."
+    )
 
 
 def _named_split(file: Path) -> str:
@@ -176,17 +200,15 @@ def _refuse_other_split(source: VqaSource, file: Path) -> None:
         )
 
 
-class _quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """No progress bars of `datasets` while a local file is converted; they come back as they were."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    def __enter__(self) -> None:
-        from datasets.utils import are_progress_bars_disabled, disable_progress_bars
-
-        self._were_off = are_progress_bars_disabled()
-        disable_progress_bars()
-
-    def __exit__(self, *_: object) -> None:
-        from datasets.utils import enable_progress_bars
-
-        if not self._were_off:
+    were_off = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_off:
             enable_progress_bars()

@@ -16,7 +16,7 @@ NUMBER_WORDS = {"none": "0"} | {word: str(number) for number, word in enumerate(
 ARTICLES = frozenset({"a", "an", "the"})
 
 _QUOTES = re.compile(r"['‘’`´]")
-_THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<!\d)(?<!\d,)\d{1,3}(?:,\d{3})+(?!,?\d)")
 _PERIOD = re.compile(r"\.(?!\d)")
 _PUNCTUATION = re.compile(r"[;:/\[\]\"“”()=+\\_<>@,?!…{}|]")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)")

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sutura.core.errors import UserError
+from sutura.data.samples import Sample
 from sutura.evals.answers import listed
 from sutura.evals.ledger import NO_ENCODER, ledger_row
-
-if TYPE_CHECKING:
-    from sutura.data.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)

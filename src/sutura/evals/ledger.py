@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from sutura.core.checkpoint import atomic_file
 from sutura.core.errors import UserError
 from sutura.core.registry import suggest
+from sutura.data.samples import Sample
 from sutura.evals.answers import normalise, score
-
-if TYPE_CHECKING:
-    from sutura.data.samples import Sample
 
 #: What a row may have been answered under. `majority` and its kin are no model: they have one seed, 0.
 CONDITIONS = ("picture", "blind", "wrong-picture", "majority", "majority-overall", "text-ceiling")
@@ -215,9 +213,10 @@ def read_ledgers(paths: Sequence[Path]) -> pl.DataFrame:
     """
     if not paths:
         raise UserError("No ledger was given; there is nothing to compare.")
+    frames = [read_ledger(path) for path in paths]
     seen: dict[str, dict[str, tuple[Any, Path]]] = {name: {} for name in SHARED_META}
     for path in paths:
-        meta = read_meta(path) if path.is_file() else {}
+        meta = read_meta(path)
         for name in SHARED_META:
             value = meta.get(name, {})
             for key, stated in (value if isinstance(value, dict) else {name: value}).items():
@@ -227,6 +226,6 @@ def read_ledgers(paths: Sequence[Path]) -> pl.DataFrame:
                         f"{where} and {path} do not belong together: {name} of {key!r} is {before!r} in the "
                         f"first and {stated!r} in the second. Evaluate both under one version."
                     )
-    frame = pl.concat([read_ledger(path) for path in paths])
+    frame = pl.concat(frames)
     _refuse_duplicates(frame, "The ledgers together")
     return frame

@@ -35,7 +35,9 @@ def relative_std(features: Float[Tensor, "samples width"]) -> float:
     """
     features = features.float()
     size = features.square().mean().sqrt()
-    return float(features.std(dim=0, unbiased=False).square().mean().sqrt() / size) if float(size) > 0 else 0.0
+    return (
+        float(features.std(dim=0, unbiased=False).square().mean().sqrt() / size) if float(size) > 0 else 0.0
+    )
 
 
 @torch.no_grad()
@@ -72,6 +74,7 @@ def collapse_alarm(
     if rank >= least_rank and std >= least_std:
         return None
     return (
-        f"The features have collapsed: effective rank {rank:.2f} of {features.shape[1]} (alarm under {least_rank}), "
-        f"relative standard deviation {std:.4f} (alarm under {least_std}) over {len(features)} samples."
+        f"The features have collapsed: effective rank {rank:.2f} of {features.shape[1]} "
+        f"(alarm under {least_rank}), relative standard deviation {std:.4f} "
+        f"(alarm under {least_std}) over {len(features)} samples."
     )

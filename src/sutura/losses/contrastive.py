@@ -29,7 +29,8 @@ def clip_loss(
     Raises:
         ValueError: fewer than two pairs, where there is nothing to tell apart.
 
-    Source: Radford et al. 2021, arXiv:2103.00020, figure 3; equal to open_clip's ClipLoss on normalised inputs.
+    Source: Radford et al. 2021, arXiv:2103.00020, figure 3; equal to open_clip's ClipLoss
+        on normalised inputs.
     Differs: computed in float32 whatever the inputs.
     """
     if len(image) < 2:

@@ -51,7 +51,9 @@ class TextTransformer(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=norm_eps)
 
-    def forward(self, ids: Int[Tensor, "batch tokens"]) -> tuple[Float[Tensor, "batch width"], dict[str, Tensor]]:
+    def forward(
+        self, ids: Int[Tensor, "batch tokens"]
+    ) -> tuple[Float[Tensor, "batch width"], dict[str, Tensor]]:
         """Encode texts, each ended by `end_id` and padded with anything.
 
         Returns:

@@ -81,23 +81,25 @@ class IJEPA(nn.Module):
     Source: Assran et al. 2023, arXiv:2301.08243, section 3 and figure 3.
     """
 
-    def __init__(self, encoder: ViT, predictor_width: int, predictor_depth: int, predictor_heads: int) -> None:
+    def __init__(
+        self, encoder: ViT, predictor_width: int, predictor_depth: int, predictor_heads: int
+    ) -> None:
         super().__init__()
         if encoder.num_prefix_tokens:
             raise ValueError("I-JEPA predicts patches from patches; its encoder has no prefix tokens.")
         self.context_encoder = encoder
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
-        self.predictor = Predictor(encoder.grid, encoder.width, predictor_width, predictor_depth, predictor_heads)
+        self.predictor = Predictor(
+            encoder.grid, encoder.width, predictor_width, predictor_depth, predictor_heads
+        )
 
     def forward(
         self,
         pixels: Float[Tensor, "batch channels height columns"],
         context_index: Int[Tensor, "batch context"],
         target_index: Int[Tensor, "targets batch patches"],
-    ) -> tuple[
-        Float[Tensor, "targets batch patches width"], Float[Tensor, "targets batch patches width"]
-    ]:
-        """Predictions and targets for every rectangle; each rectangle is guessed without seeing the others asked.
+    ) -> tuple[Float[Tensor, "targets batch patches width"], Float[Tensor, "targets batch patches width"]]:
+        """Predictions and targets for every rectangle; each is guessed on its own.
 
         Targets are the target encoder's normed patches of the whole picture; the loss normalises them again.
         """

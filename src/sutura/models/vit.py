@@ -75,7 +75,9 @@ class ViT(nn.Module):
         self.pooling = pooling
         self.embed = PatchEmbed(patch_size, width, channels, bias=patch_bias)
         if positions == "learned":
-            self.positions = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], width).normal_(std=0.02))
+            self.positions = nn.Parameter(
+                torch.empty(1, self.grid[0] * self.grid[1], width).normal_(std=0.02)
+            )
         else:
             self.register_buffer("positions", sincos_positions(self.grid, width), persistent=False)
         self.prefix = (

@@ -128,7 +128,12 @@ def _norm(to: dict[str, Tensor], name: str, rest: dict[str, Tensor], source: str
 
 
 def _block(
-    ours: dict[str, Tensor], name: str, rest: dict[str, Tensor], source: str, names: Mapping[str, str], attention: str
+    ours: dict[str, Tensor],
+    name: str,
+    rest: dict[str, Tensor],
+    source: str,
+    names: Mapping[str, str],
+    attention: str,
 ) -> None:
     """Move one block; three projections become one."""
     for mine, other in names.items():

@@ -75,7 +75,11 @@ def read_zoo_config(folder: Path) -> dict[str, Any]:
     if missing or config["model"] != "vit":
         raise UserError(
             f"{folder / CONFIG} is no zoo encoder's: "
-            + (f"it lacks {', '.join(missing)}." if missing else f"model={config['model']!r}, expected 'vit'.")
+            + (
+                f"it lacks {', '.join(missing)}."
+                if missing
+                else f"model={config['model']!r}, expected 'vit'."
+            )
         )
     return config
 

@@ -67,8 +67,9 @@ class MultiBlock:
                 break
         else:
             raise ValueError(
-                f"{self.targets} targets of {size[0]}×{size[1]} patches leave fewer than {self.least_context} of "
-                f"{context_size[0]}×{context_size[1]} for the context; use fewer or smaller targets."
+                f"{self.targets} targets of {size[0]}×{size[1]} patches leave fewer than "
+                f"{self.least_context} of {context_size[0]}×{context_size[1]} for the context; "
+                "use fewer or smaller targets."
             )
         targets = hit.nonzero()[:, 2].view(batch, self.targets, size[0] * size[1])
         return _thin(context, generator), targets.transpose(0, 1).contiguous()

@@ -40,7 +40,9 @@ def resample_positions(
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.2.
     """
     if table.shape[1] != grid[0] * grid[1]:
-        raise ValueError(f"A table of {table.shape[1]} positions does not fill a grid of {grid[0]}×{grid[1]}.")
+        raise ValueError(
+            f"A table of {table.shape[1]} positions does not fill a grid of {grid[0]}×{grid[1]}."
+        )
     if new_grid == grid:
         return table
     plane = table.reshape(1, *grid, -1).permute(0, 3, 1, 2)  # 1 D rows columns

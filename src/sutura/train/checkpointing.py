@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sutura.core.checkpoint import atomic_directory, load_tensors, read_json, save_tensors, write_json
 from sutura.core.errors import UserError
-from sutura.core.hashing import fingerprint_file, fingerprint_tensors
+from sutura.core.hashing import fingerprint, fingerprint_file, fingerprint_tensors
 from sutura.core.log import say
 
 KEPT = 2
@@ -103,18 +103,14 @@ class Checkpoints:
         with disk_errors(f"{path.name} in {self.directory}", advice), atomic_directory(path) as temporary:
             save_tensors(temporary / WEIGHTS, {**self.trainable, **moved})
             save_tensors(temporary / STATE, state)
-            write_json(
-                temporary / POSITION,
-                {
-                    "step": position.step,
-                    "seconds": position.seconds,
-                    "bad_batches": position.bad_batches,
-                    "identity": self.identity,
-                    "torch": torch.__version__,
-                    "moved": sorted(moved),
-                    "files": {name: fingerprint_file(temporary / name) for name in (WEIGHTS, STATE)},
-                },
-            )
+            meta = {
+                **asdict(position),
+                "identity": self.identity,
+                "torch": torch.__version__,
+                "moved": sorted(moved),
+                "files": {name: fingerprint_file(temporary / name) for name in (WEIGHTS, STATE)},
+            }
+            write_json(temporary / POSITION, {**meta, "fingerprint": fingerprint(meta)})
         for old in checkpoints_in(self.directory)[:-KEPT]:
             doomed = old.rename(old.with_name(f".{old.name}.old"))
             shutil.rmtree(doomed)
@@ -131,6 +127,10 @@ class Checkpoints:
             raise UserError(f"There is no checkpoint in {self.directory}; start the run without resume.")
         path = found[-1]
         meta = read_json(path / POSITION)
+        if not isinstance(meta, dict) or meta.pop("fingerprint", None) != fingerprint(meta):
+            raise UserError(
+                f"{path / POSITION} is damaged; remove {path.name} to resume from an earlier one."
+            )
         self._same_run(path, meta)
         for name, expected in meta["files"].items():
             if not (path / name).is_file():

@@ -21,6 +21,7 @@ from sutura.stitch.generate import generate
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import Row, pack
 from sutura.stitch.prompt import PromptBuilder
+from sutura.train.checkpointing import checkpoints_in
 from sutura.train.loop import OptimConfig, fit
 from sutura.train.stitching import StitchBatch, stitch_loss
 
@@ -168,7 +169,8 @@ def train_world_lm(config: WorldLmConfig, on_step: Any = None) -> Path:
         checkpoint_every=500,
         evaluate=lambda m, step: reading_accuracy(m.eval(), prompt, config, 128),
         evaluate_every=500,
-        resume=True,
+        resume=bool(checkpoints_in(work)),
+        config_hash=config.hash(),
         on_step=on_step,
     )
     seconds = time.perf_counter() - start

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 from jaxtyping import Float32
 
-from sutura.data.scenes.attributes import COLOURS, SHAPES
+from sutura.data.scenes.attributes import ATTRIBUTES, COLOURS, SHAPES
 from sutura.data.scenes.questions import questions
 from sutura.data.scenes.world import SPLITS, Scene, SceneObject, make_scene, seeded
 
@@ -50,12 +50,12 @@ def captions(scene: Scene, seed: int, count: int) -> list[str]:
 def vocabulary_texts(scenes: int = 1000, seed: int = 0) -> Iterator[str]:
     """Text enough to train a tokenizer on: descriptions, questions, answers and captions of training scenes.
 
-    Every word the world can say, in any split, occurs: all attributes and all digits are spelled out first.
+    Every word the world can say, in any split, occurs: the rare ones are spelled out first.
     """
     for pair in LABELS:
         yield f"small large rubber metal {pair[1]} {pair[0]} {pair[0]}s thing things ."
     yield "yes no more fewer same left right front behind 0 1 2 3 4 5 6 7"
-    yield "colour shape size material ? , . : an a"
+    yield " ".join([*_NUMBERS[1:], *ATTRIBUTES, "a ? , . :"])
     for index in range(scenes):
         scene = make_scene(seed, next(iter(SPLITS)), index)
         yield describe(scene)

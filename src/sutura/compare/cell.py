@@ -1,0 +1,240 @@
+"""One cell: train a stitch, evaluate it under its conditions, leave a directory with ledger and stitch."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sutura.compare.config import CompareConfig
+from sutura.compare.grid import CELL, LEDGER, PROTOCOL, STITCH_FOLDER, Cell, cell_directory
+from sutura.core.checkpoint import write_json
+from sutura.data.samples import SetAside, VqaData
+from sutura.evals.ledger import write_ledger
+from sutura.evals.run import Asked, Patches, derangement, evaluate
+from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch
+from sutura.stitch.model import describe_parts
+from sutura.train.checkpointing import checkpoints_in
+from sutura.train.loop import FitResult, fit
+from sutura.train.stitching import StitchFeed, stitch_loss, to_rows
+
+if TYPE_CHECKING:
+    from sutura.encoders.base import VisionEncoder
+
+Report = Callable[[str, int, int], None]
+"""Told (what is going on, done, total)."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a cell reads. Pictures themselves are here only when the encoder runs live.
+
+    Args:
+        train: training questions.
+        tests: benchmark → questions.
+        patches: image ids → patches of the cell's encoder, for training and test pictures alike.
+        encoder: the encoder, where it runs live or trains.
+        words: image id → description, for the text ceiling.
+        choices: question type → closed set of answers.
+        benchmarks: benchmark → version, for the ledger.
+    """
+
+    train: VqaData
+    tests: Mapping[str, VqaData]
+    patches: Patches | None
+    encoder: VisionEncoder | None
+    words: Callable[[str], str] | None
+    choices: Mapping[str, Sequence[str]]
+    benchmarks: Mapping[str, str]
+
+
+def run_cell(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report: Report) -> None:
+    """Train and evaluate; leave the cell's directory, whole or not at all.
+
+    A cell that was stopped goes on from its newest checkpoint, if it wrote any.
+    """
+    final = cell_directory(Path(config.runs), cell)
+    work = final.with_name(f".{cell.hash}.partial")
+    work.mkdir(parents=True, exist_ok=True)
+    set_aside = SetAside()
+    stitch = _stitch(cell, config, inputs)
+    stitch.model.to(device)
+    result, answers = None, 0
+    if cell.condition != "text-ceiling":
+        result, answers = _train(cell, config, inputs, stitch, work, device, set_aside, report)
+    began = time.perf_counter()
+    rows = _evaluate(cell, config, inputs, stitch, set_aside, report)
+    seconds = time.perf_counter() - began
+    meta = {
+        "protocol": PROTOCOL,
+        "benchmarks": dict(inputs.benchmarks),
+        "data": {"train": inputs.train.fingerprint, **{n: d.fingerprint for n, d in inputs.tests.items()}},
+    }
+    write_ledger(work / LEDGER, rows, meta)
+    if cell.condition != "text-ceiling":
+        shutil.rmtree(work / STITCH_FOLDER, ignore_errors=True)
+        stitch.save(work / STITCH_FOLDER, extra={"cell": cell.hash})
+    write_json(work / CELL, _facts(cell, config, stitch, result, answers, seconds, len(rows), set_aside))
+    for checkpoint in checkpoints_in(work):
+        shutil.rmtree(checkpoint)
+    work.rename(final)
+
+
+def _stitch(cell: Cell, config: CompareConfig, inputs: Inputs) -> Stitch:
+    llm = config.llm if cell.condition != "text-ceiling" else config.llm.model_copy(update={"train": "none"})
+    parts = StitchConfig(
+        encoder=cell.encoder, projector=config.projector, llm=llm, prompt=config.prompt, seed=cell.seed
+    )
+    stitch = build_stitch(parts, cell.facts)
+    if inputs.encoder is not None and cell.condition == "picture":
+        trains = config.encoder.train != "none"
+        stitch.attach(inputs.encoder, trained=trains)
+        stitch.model.encoder = inputs.encoder
+        if trains:
+            inputs.encoder.unfreeze("all" if config.encoder.train == "all" else config.encoder.last_k)
+    return stitch
+
+
+def _train(
+    cell: Cell,
+    config: CompareConfig,
+    inputs: Inputs,
+    stitch: Stitch,
+    work: Path,
+    device: str,
+    set_aside: SetAside,
+    report: Report,
+) -> tuple[FitResult, int]:
+    rows = to_rows(inputs.train, stitch.prompt, learn=True, set_aside=set_aside)
+    live = inputs.encoder is not None and cell.condition == "picture"
+    feed = StitchFeed(
+        rows,
+        config.feed,
+        stitch.prompt,
+        seed=cell.seed,
+        patches=inputs.patches if cell.condition == "picture" and not live else None,
+        pixels=_pixels(inputs) if live else None,
+    )
+    result = fit(
+        stitch.model,
+        stitch_loss,
+        feed,
+        config.optim,
+        seed=cell.seed,
+        directory=work,
+        checkpoint_every=config.engine.checkpoint_every,
+        resume=bool(checkpoints_in(work)),
+        config_hash=cell.hash,
+        device=device,
+        on_step=lambda step, row: report("training", step, feed.steps),
+    )
+    return result, feed.answers
+
+
+def _pixels(inputs: Inputs) -> Callable[[Sequence[str]], Any]:
+    """Image ids → pixels, decoded when asked for."""
+    import torch
+
+    encoder = inputs.encoder
+    assert encoder is not None
+    pictures = {p.image_id: p.image for data in (inputs.train, *inputs.tests.values()) for p in data.pictures}
+    return lambda names: torch.stack([encoder.transform(pictures[name].open()) for name in names])
+
+
+def _evaluate(
+    cell: Cell, config: CompareConfig, inputs: Inputs, stitch: Stitch, set_aside: SetAside, report: Report
+) -> list[dict[str, Any]]:
+    looks = cell.condition == "picture"
+    patches = inputs.patches
+    if looks and inputs.encoder is not None:
+        see, encoder = _pixels(inputs), inputs.encoder
+        patches = lambda names: encoder(see(names).to(stitch.model.device))  # noqa: E731
+    conditions = [cell.condition]
+    if looks and config.controls.wrong_picture:
+        conditions.append("wrong-picture")
+    total = sum(len(data) for data in inputs.tests.values()) * len(conditions)
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        report("evaluating", done, total)
+
+    ledger: list[dict[str, Any]] = []
+    for benchmark, data in inputs.tests.items():
+        for condition in conditions:
+            shown = patches if looks else None
+            if condition == "wrong-picture" and patches is not None:
+                shown = _swapped(patches, data, cell.seed)
+            name = cell.facts["name"] if cell.facts is not None else "none"
+            ledger += evaluate(
+                stitch,
+                data,
+                Asked(cell.hash, name, cell.seed, condition, benchmark),
+                config.evaluate,
+                patches=shown,
+                set_aside=set_aside if condition == cell.condition else SetAside(),
+                words=inputs.words if condition == "text-ceiling" else None,
+                choices=inputs.choices,
+                on_rows=count,
+            )
+    return ledger
+
+
+def _swapped(patches: Patches, data: VqaData, seed: int) -> Patches:
+    """Every picture replaced by another of the same benchmark."""
+    wrong = derangement(sorted({picture.image_id for picture in data.pictures}), seed)
+    return lambda names: patches([wrong[name] for name in names])
+
+
+def _facts(
+    cell: Cell,
+    config: CompareConfig,
+    stitch: Stitch,
+    result: FitResult | None,
+    answers: int,
+    evaluated: float,
+    rows: int,
+    set_aside: SetAside,
+) -> dict[str, Any]:
+    """What the cell says of itself; the report reads nothing else but the ledger and the metrics."""
+    trainable = {name: trained for name, _, trained in describe_parts(stitch.model)}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
+    facts: dict[str, Any] = {
+        "hash": cell.hash,
+        "protocol": PROTOCOL,
+        "encoder": cell.facts["name"] if cell.facts is not None else "none",
+        "seed": cell.seed,
+        "condition": cell.condition,
+        "config": stitch.config.resolved(),
+        "identity": dict(cell.identity),
+        "encoder_facts": dict(cell.facts or {}),
+        "encoder_trained_along": config.encoder.train != "none" and cell.condition == "picture",
+        "trainable": {
+            "projector": trainable.get("projector", 0),
+            "adapter": trainable["language model"],
+            "encoder": trainable.get("encoder", 0),
+        },
+        "seconds": {"train": result.seconds if result else 0.0, "evaluate": evaluated},
+        "answers": answers,
+        "answers_per_second": answers / result.seconds if result else None,
+        "evaluated_per_second": rows / evaluated,
+        "peak_memory_mb": round(memory),
+        "set_aside": set_aside.counts,
+        "metrics_path": "metrics.jsonl",
+    }
+    if result is not None:
+        loss = result.loss
+        facts["loss"] = {
+            "first": loss.first,
+            "final_mean": loss.final_mean,
+            "final_sd": loss.final_sd,
+            "window": loss.window,
+        }
+        facts["bad_batches"] = result.bad_batches
+    return facts

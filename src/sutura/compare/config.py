@@ -1,0 +1,153 @@
+"""What a comparison is: encoders, one protocol for all of them, data, controls, seeds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from sutura.core.config import Section
+from sutura.data.sources import VqaSource
+from sutura.encoders.base import EncoderConfig
+from sutura.evals.run import EvaluateConfig
+from sutura.stitch.language import LlmConfig
+from sutura.stitch.projector import ProjectorConfig
+from sutura.stitch.prompt import PromptConfig
+from sutura.train.optim import OptimConfig
+from sutura.train.stitching import FeedConfig
+
+
+def _as_encoder(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else value
+
+
+Encoder = Annotated[EncoderConfig, BeforeValidator(_as_encoder)]
+
+
+class EncoderSettings(Section):
+    """What holds for every encoder of the comparison; a row's own value wins over it.
+
+    Args:
+        tokens: picture tokens given to the language model; None leaves each encoder's own number.
+        layer: which block's output; -1 is the last.
+        final_norm: whether the encoder's own final norm is applied to it.
+        train: `none` keeps it frozen; `last_k` or `all` trains it too, and then rows no longer isolate the encoder.
+        last_k: blocks that train under `last_k`.
+    """
+
+    tokens: int | None = None
+    layer: int | None = None
+    final_norm: bool | None = None
+    train: Literal["none", "last_k", "all"] = "none"
+    last_k: int = Field(default=2, ge=1)
+
+
+class DataSettings(Section):
+    """Which data.
+
+    Args:
+        train: what every stitch is trained on.
+        test: benchmarks by name, or sources of your own.
+        overlap: look for test pictures among the training pictures before anything is scored.
+    """
+
+    train: VqaSource
+    test: tuple[str | VqaSource, ...] = Field(min_length=1)
+    overlap: bool = True
+
+
+class Controls(Section):
+    """What stands beside every score.
+
+    Args:
+        blind: the same training without picture tokens.
+        untrained: this encoder again with random weights, trained like the others; None leaves it out.
+        wrong_picture: every trained stitch again with the pictures swapped.
+        majority: the most frequent training answer of each question type.
+        text_ceiling: the language model reading the scene in words; the built-in world only.
+    """
+
+    blind: bool = True
+    untrained: Encoder | None = None
+    wrong_picture: bool = True
+    majority: bool = True
+    text_ceiling: bool = False
+
+
+class FeatureSettings(Section):
+    """The cache of frozen features.
+
+    Args:
+        cache: keep what the projector reads on disk, so that each picture is encoded once.
+        dtype: precision on disk.
+        batch: pictures encoded at once.
+    """
+
+    cache: bool = True
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    batch: int = Field(default=64, ge=1)
+
+
+class Engine(Section):
+    """Where and how cells run; nothing here changes a result's meaning.
+
+    Args:
+        workers: cells trained at the same time, each in a process of its own; 0 runs them in this one.
+        threads: CPU threads of each worker; None divides the processors among the workers.
+        device: of training and evaluation.
+        checkpoint_every: optimizer steps between checkpoints of a cell in flight; 0 writes none.
+    """
+
+    workers: int = Field(default=0, ge=0)
+    threads: int | None = None
+    device: str = "auto"
+    checkpoint_every: int = Field(default=0, ge=0)
+
+
+class CompareConfig(Section):
+    """A whole comparison. Editable as Python data, as YAML, and with `section.key=value` on the command line."""
+
+    name: str
+    encoders: tuple[Encoder, ...] = Field(min_length=1)
+    encoder: EncoderSettings = EncoderSettings()
+    projector: ProjectorConfig = ProjectorConfig()
+    llm: LlmConfig = LlmConfig()
+    prompt: PromptConfig = PromptConfig()
+    data: DataSettings
+    feed: FeedConfig = FeedConfig()
+    optim: OptimConfig = OptimConfig(schedule="constant", warmup=100)
+    evaluate: EvaluateConfig = EvaluateConfig()
+    controls: Controls = Controls()
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    features: FeatureSettings = FeatureSettings()
+    engine: Engine = Engine()
+    runs: str = "runs"
+
+    @model_validator(mode="after")
+    def _rows_are_distinct(self) -> CompareConfig:
+        names = [e.name or e.id for e in self.encoder_rows()]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two encoder rows are called {name!r}; give one of them a name of its own")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} repeat; a repeated seed is the same run twice")
+        return self
+
+    def encoder_rows(self) -> list[EncoderConfig]:
+        """Every encoder with the common settings filled in, the untrained control last."""
+        rows = list(self.encoders)
+        if self.controls.untrained is not None:
+            control = self.controls.untrained
+            seed = control.untrained_seed if control.untrained_seed is not None else 0
+            rows.append(
+                control.model_copy(update={"untrained_seed": seed, "name": control.name or "untrained"})
+            )
+        common = {
+            name: value
+            for name in ("tokens", "layer", "final_norm")
+            if (value := getattr(self.encoder, name)) is not None
+        }
+        return [
+            row.model_copy(update={k: v for k, v in common.items() if k not in row.model_fields_set})
+            for row in rows
+        ]

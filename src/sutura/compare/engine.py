@@ -1,0 +1,199 @@
+"""Running the missing cells: in this process, or several at a time in processes of their own.
+
+A small language model does not fill two processors with one training step, while two cells side by side do. Each
+worker has its own share of the threads: two torch processes that both use all processors slow each other many times
+over, because waiting threads spin.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sutura.compare.cell import Inputs, run_cell
+from sutura.compare.config import CompareConfig
+from sutura.compare.grid import Cell
+from sutura.core.log import progress_bars, say
+from sutura.core.runtime import cpu_count, pick_device, set_threads
+from sutura.data.samples import PictureTurns, VqaData
+from sutura.encoders.cache import FeatureStore
+
+REFRESH = 0.3
+"""Seconds between looks at the workers' messages."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with what it needs, in a form that travels to another process.
+
+    Args:
+        stores: feature stores of the cell's encoder; opened again (memory-mapped) where the job runs.
+        inputs: without patches and without pictures.
+    """
+
+    cell: Cell
+    stores: tuple[FeatureStore, ...]
+    inputs: Inputs
+
+
+def run_jobs(jobs: Sequence[Job], config: CompareConfig) -> None:
+    """Run every job; the first one that fails stops the rest, and what is finished stays finished."""
+    if not jobs:
+        return
+    workers = min(config.engine.workers, len(jobs))
+    threads = config.engine.threads or (max(1, cpu_count() // workers) if workers else None)
+    with progress_bars() as bars:
+        overall = bars.add_task("cells", total=len(jobs), note="")
+        if workers == 0:
+            set_threads(config.engine.threads)
+            for job in jobs:
+                task = bars.add_task(job.cell.label, total=None, note="starting")
+                _run(
+                    job,
+                    config,
+                    lambda what, done, total, task=task: bars.update(
+                        task, completed=done, total=total, note=what
+                    ),
+                )
+                bars.remove_task(task)
+                bars.advance(overall)
+            return
+        _run_pool(jobs, config, workers, threads, bars, overall)
+
+
+def _run_pool(
+    jobs: Sequence[Job], config: CompareConfig, workers: int, threads: int | None, bars: Any, overall: Any
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    messages = context.Queue()
+    with (
+        _environment(threads),
+        ProcessPoolExecutor(workers, context, initializer=_start, initargs=(messages, threads)) as pool,
+    ):
+        running: dict[Future[None], Job] = {pool.submit(_work, job, config): job for job in jobs}
+        tasks: dict[str, Any] = {}
+        try:
+            while running:
+                finished, _ = wait(running, timeout=REFRESH, return_when=FIRST_COMPLETED)
+                for name, what, done, total in _drain(messages):
+                    if name not in tasks:
+                        label = next(job.cell.label for job in jobs if job.cell.hash == name)
+                        tasks[name] = bars.add_task(label, total=total, note=what)
+                    if tasks[name] is not None:
+                        bars.update(tasks[name], completed=done, total=total, note=what)
+                for future in finished:
+                    job = running.pop(future)
+                    future.result()
+                    task, tasks[job.cell.hash] = tasks.get(job.cell.hash), None
+                    if task is not None:
+                        bars.remove_task(task)
+                    bars.advance(overall)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+
+
+_messages: Any = None
+
+
+def _start(messages: Any, threads: int | None) -> None:
+    """First thing in a worker."""
+    global _messages
+    _messages = messages
+    set_threads(threads)
+
+
+def _work(job: Job, config: CompareConfig) -> None:
+    """One job, in a worker."""
+    import time
+
+    last = 0.0
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > REFRESH or done == total:
+            last = now
+            _messages.put((job.cell.hash, what, done, total))
+
+    _run(job, config, report)
+
+
+def _run(job: Job, config: CompareConfig, report: Callable[[str, int, int], None]) -> None:
+    inputs = job.inputs
+    if job.stores:
+        inputs = replace(inputs, patches=rows_of(job.stores))
+    run_cell(job.cell, config, inputs, str(pick_device(config.engine.device)), report)
+
+
+def rows_of(stores: Sequence[FeatureStore]) -> Callable[[Sequence[str]], Any]:
+    """Image ids → patches, from whichever store has the picture."""
+    import torch
+
+    home = {name: store for store in reversed(stores) for name in store.image_ids}
+
+    def rows(names: Sequence[str]) -> Any:
+        owners = {id(home[name]): home[name] for name in names}
+        if len(owners) == 1:
+            return next(iter(owners.values())).rows(names)
+        return torch.cat([home[name].rows([name]) for name in names])
+
+    return rows
+
+
+def without_pictures(data: VqaData) -> VqaData:
+    """The questions alone: what a worker needs when the features are cached."""
+    bare = [
+        PictureTurns(p.image_id, _GONE, tuple(replace(sample, image=_GONE) for sample in p.samples))
+        for p in data.pictures
+    ]
+    return replace(data, pictures=bare)
+
+
+class _Gone:
+    """Stands where a picture was left behind."""
+
+    def open(self) -> Any:
+        raise AssertionError("a worker with cached features asked for a picture")
+
+
+_GONE = _Gone()
+
+
+def _drain(messages: Any) -> Iterator[tuple[str, str, int, int]]:
+    while True:
+        try:
+            yield messages.get_nowait()
+        except queue.Empty:
+            return
+
+
+@contextmanager
+def _environment(threads: int | None) -> Iterator[None]:
+    """Environment that workers are born with: thread counts, and waiting threads that sleep."""
+    wanted = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    if threads is not None:
+        wanted |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def announce(jobs: Sequence[Job], finished: int) -> None:
+    """One line before the work starts."""
+    say(f"{finished} cells are finished, {len(jobs)} to train and evaluate.")

@@ -1,0 +1,273 @@
+"""The report: a view of ledgers and of what the cells wrote down. Nothing in it comes from anywhere else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sutura.compare.matching import not_matched, trains_encoder
+from sutura.compare.plots import plot_accuracy, plot_losses, plot_types
+from sutura.compare.scores import common_items, common_seeds
+from sutura.compare.standing import Standing, stand
+from sutura.compare.tables import (
+    Table,
+    accuracy_table,
+    convergence_table,
+    metrics_table,
+    pairs_table,
+    results_table,
+    types_table,
+)
+from sutura.compare.verdict import listing, percent, verdict
+from sutura.core.checkpoint import atomic_file
+from sutura.core.hashing import fingerprint
+from sutura.evals.benchmarks import BENCHMARKS
+from sutura.evals.ledger import read_ledgers
+
+_BESIDE = ("exact", "lenient", "token_f1", "numeric", "vqa", "likelihood")
+
+
+def write_report(
+    directory: Path,
+    ledgers: pl.DataFrame | Sequence[Path],
+    cells_meta: Sequence[Mapping[str, Any]],
+    config_resolved: Mapping[str, Any],
+    notes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write report.md with its plots and tables; what was there before is replaced.
+
+    The same input gives the same bytes.
+
+    Args:
+        directory: receives `report.md`, `plots/` and `tables/`.
+        ledgers: paths, or a frame as `read_ledgers` gives it.
+        cells_meta: what each cell left beside its ledger.
+        config_resolved: of the comparison; its hash stands in the report.
+        notes: what is worth saying besides. All keys optional: `name`, `command`, `machine`, `versions`
+            (mapping), `overlap` (benchmark → sentence or counts), `set_aside` (data → reason → count),
+            `remarks` (sentences), `metrics` (benchmark → headline column).
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        UserError: ledgers that break a rule or cannot be compared.
+    """
+    notes = dict(notes or {})
+    frame = ledgers if isinstance(ledgers, pl.DataFrame) else read_ledgers(list(ledgers))
+    frame, left_out = common_seeds(frame)
+    frame, items_left_out = common_items(frame)
+    left_out += items_left_out
+    facts = encoder_facts(cells_meta)
+    standings = standings_of(frame, facts, notes.get("metrics") or {})
+    lines = [f"# {notes.get('name', 'Comparison')}", "", "## Verdict", ""]
+    lines += _verdict_lines(standings, facts, cells_meta, left_out, notes)
+    for standing in standings:
+        lines += _benchmark_lines(directory, frame, standing, facts)
+    lines += _cost_lines(directory, cells_meta)
+    lines += _matching_lines(standings, facts)
+    lines += _input_lines(cells_meta, notes)
+    lines += _repeat_lines(cells_meta, config_resolved, notes)
+    _write(directory / "tables" / "results.csv", results_table(standings).csv())
+    path = directory / "report.md"
+    _write(path, "\n".join(lines).rstrip() + "\n")
+    return path
+
+
+def encoder_facts(cells_meta: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Encoder name to its facts, from the cells that saw pictures."""
+    return {
+        str(cell["encoder"]): dict(cell.get("encoder_facts") or {})
+        for cell in cells_meta
+        if cell.get("condition") != "blind"
+    }
+
+
+def standings_of(
+    frame: pl.DataFrame, facts: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, str]
+) -> list[Standing]:
+    """One standing a benchmark, in the order the ledgers have them."""
+    names = frame["benchmark"].unique(maintain_order=True).to_list()
+    return [stand(frame, facts, name, _headline(name, metrics)) for name in names]
+
+
+def _headline(benchmark: str, metrics: Mapping[str, str]) -> str:
+    if benchmark in metrics:
+        return metrics[benchmark]
+    return BENCHMARKS.get(benchmark).metric if benchmark in BENCHMARKS else "exact"
+
+
+def _verdict_lines(
+    standings: Sequence[Standing],
+    facts: Mapping[str, Mapping[str, Any]],
+    cells: Sequence[Mapping[str, Any]],
+    left_out: Sequence[str],
+    notes: Mapping[str, Any],
+) -> list[str]:
+    lines = []
+    for standing in standings:
+        sentences = verdict(standing)
+        lines += [f"**{sentences[0]}**", "", *(f"- {sentence}" for sentence in sentences[1:]), ""]
+    compared = sorted({arm.encoder for standing in standings for arm in standing.encoders})
+    limits = [s for s in not_matched(facts, compared) if s.startswith("Not matched")]
+    if limits:
+        lines += ["- The encoders differ in more than their training; see *What is not matched* below."]
+    if names := trains_encoder(cells):
+        lines += [
+            f"- {listing(names)}: trained along with the stitch, so these rows do not isolate the encoder."
+        ]
+    lines += [f"- {sentence}" for sentence in (*left_out, *notes.get("remarks", ()))]
+    return [*lines, ""]
+
+
+def _benchmark_lines(
+    directory: Path, frame: pl.DataFrame, standing: Standing, facts: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    name, metric = standing.scores.benchmark, standing.scores.metric
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    lines = [f"## {name}", ""]
+    if name in BENCHMARKS:
+        row = BENCHMARKS.get(name)
+        floors = [f"{floor.kind} {percent(floor.score)} ({floor.source})" for floor in row.floors]
+        lines += [f"{row.note}{' Known floors: ' + '; '.join(floors) + '.' if floors else ''}".strip(), ""]
+    excluded = max(estimate.excluded for estimate in standing.estimates.values())
+    lines += [
+        f"Headline metric: {metric}. Intervals are at 95 %, clustered by picture and, with several seeds, "
+        "over training seeds too. *Above the floor* is the paired difference to the control it is least "
+        "clearly above; * marks p < 0.05 after Holm's correction."
+        + (f" {excluded} items to which the metric does not apply are left out." if excluded else ""),
+        "",
+        _table(directory, f"{slug}-accuracy", accuracy_table(standing, facts)),
+        "",
+    ]
+    plot_accuracy(standing, directory / "plots" / f"{slug}-accuracy.png")
+    lines += [f"![Accuracy of every encoder on {name}, with floors](plots/{slug}-accuracy.png)", ""]
+    if standing.pairs:
+        lines += ["### Encoder against encoder", "", "Paired over items and seeds.", ""]
+        lines += [_table(directory, f"{slug}-pairs", pairs_table(standing)), ""]
+    if len(standing.scores.types) > 1:
+        lines += ["### By question type", "", _table(directory, f"{slug}-types", types_table(standing)), ""]
+        plot_types(standing, directory / "plots" / f"{slug}-types.png")
+        lines += [f"![Accuracy on {name} by question type](plots/{slug}-types.png)", ""]
+    here = frame.filter(pl.col("benchmark") == name)
+    metrics = [m for m in _BESIDE if here[m].null_count() < len(here)]
+    lines += [
+        "### Other metrics and the health of the answers",
+        "",
+        "Means in percent. *lenient* counts a prediction that contains the reference, as an earlier study "
+        "did; *empty* and *unstopped* are shares of answers without text and without a stop token.",
+        "",
+        _table(directory, f"{slug}-metrics", metrics_table(frame, name, metrics)),
+        "",
+    ]
+    return lines
+
+
+def _cost_lines(directory: Path, cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not cells:
+        return []
+    windows = sorted({str(c["loss"]["window"]) for c in cells if (c.get("loss") or {}).get("window")})
+    over = f"the last {' or '.join(windows)} steps" if windows else "the last steps"
+    lines = [
+        "## Convergence and cost",
+        "",
+        f"Final loss is the mean over {over} ± their standard deviation, never the last step alone.",
+        "",
+        _table(directory, "convergence", convergence_table(cells)),
+        "",
+    ]
+    picture = directory / "plots" / "loss.png"
+    missing = plot_losses(cells, picture)
+    if len(missing) < len({(c.get("encoder"), c.get("condition")) for c in cells}):
+        lines += ["![Smoothed training loss of every stitch](plots/loss.png)", ""]
+    if missing:
+        lines += [f"No metrics file, so no loss curve: {', '.join(missing)}.", ""]
+    return lines
+
+
+def _matching_lines(standings: Sequence[Standing], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    compared = sorted({arm.encoder for standing in standings for arm in standing.encoders})
+    sentences = not_matched(facts, compared)
+    if len(compared) < 2:
+        return []
+    lines = ["## What is not matched", ""]
+    lines += [f"- {sentence}" for sentence in sentences] or ["- Nothing known differs but the weights."]
+    unchecked = [
+        f"- Not checked by anybody – {name}: {', '.join(map(str, facts[name]['unchecked']))}."
+        for name in compared
+        if facts.get(name, {}).get("unchecked")
+    ]
+    return [*lines, *unchecked, ""]
+
+
+def _input_lines(cells: Sequence[Mapping[str, Any]], notes: Mapping[str, Any]) -> list[str]:
+    lines = ["## Set aside and overlap", ""]
+    by_data = dict(notes.get("set_aside") or {})
+    if not by_data:
+        counts: Counter[str] = Counter()
+        for cell in cells:
+            for reason, count in (cell.get("set_aside") or {}).items():
+                counts[reason] = max(counts[reason], int(count))
+        by_data = {"all data": counts}
+    for data, reasons in by_data.items():
+        shown = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()) if count)
+        lines.append(f"- Inputs set aside ({data}): {shown or 'none'}.")
+    overlaps = dict(notes.get("overlap") or {})
+    if not overlaps and cells and cells[0].get("overlap"):
+        overlaps = {"training and test": cells[0]["overlap"]}
+    for name, overlap in overlaps.items():
+        text = (
+            overlap if isinstance(overlap, str) else json.dumps(overlap, sort_keys=True, ensure_ascii=False)
+        )
+        lines.append(f"- Overlap ({name}): {text}")
+    if not overlaps:
+        lines.append("- Overlap of training and test pictures: not checked.")
+    return [*lines, ""]
+
+
+def _repeat_lines(
+    cells: Sequence[Mapping[str, Any]], config: Mapping[str, Any], notes: Mapping[str, Any]
+) -> list[str]:
+    lines = ["## How to repeat", ""]
+    if notes.get("command"):
+        lines += ["```", str(notes["command"]), "```", ""]
+    lines.append(f"- Config hash: `{fingerprint(dict(config))}`")
+    if notes.get("machine"):
+        lines.append(f"- Machine: {notes['machine']}")
+    if notes.get("versions"):
+        versions = ", ".join(f"{name} {version}" for name, version in notes["versions"].items())
+        lines.append(f"- Versions: {versions}")
+    if cells:
+        seeds = sorted({int(cell["seed"]) for cell in cells})
+        lines.append(f"- Training seeds: {', '.join(map(str, seeds))}")
+        lines.append(f"- Cells: {', '.join(f'`{h}`' for h in sorted(str(c.get('hash')) for c in cells))}")
+    config_text = json.dumps(dict(config), indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    return [
+        *lines,
+        "",
+        "<details><summary>Resolved config</summary>",
+        "",
+        "```json",
+        config_text,
+        "```",
+        "",
+        "</details>",
+        "",
+    ]
+
+
+def _table(directory: Path, name: str, table: Table) -> str:
+    """Save as CSV and return as Markdown."""
+    _write(directory / "tables" / f"{name}.csv", table.csv())
+    return table.markdown()
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

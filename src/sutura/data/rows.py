@@ -1,0 +1,195 @@
+"""Tables with one question a row and a column map: Parquet, and JSON lines beside a folder of pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint_bytes
+from sutura.data.images import BadPicture
+from sutura.data.manifest import Entry, Turn, gather, text_of
+from sutura.data.samples import Picture, SetAside, VqaData
+from sutura.data.sources import VqaSource, check_roles, column, needed
+from sutura.data.tables import open_table, picture_at, read_cell
+
+ROLES = ("image", "question", "answers", "image_id", "item_id", "question_type", "choices")
+
+
+class ColumnMap:
+    """Our roles resolved to a file's columns.
+
+    Raises:
+        UserError: a role nobody knows, a column that is not there, or one that is needed and not found.
+    """
+
+    def __init__(self, source: VqaSource, available: list[str]) -> None:
+        check_roles(source, ROLES)
+        self.image = needed(source, "image", available, "image")
+        self.question = needed(source, "question", available, "question")
+        self.answers = needed(source, "answers", available, "answers", "answer")
+        self.image_id = column(source, "image_id", available, "image_id")
+        self.item_id = column(source, "item_id", available, "item_id", "question_id")
+        self.question_type = column(source, "question_type", available, "question_type")
+        self.choices = column(source, "choices", available, "choices")
+
+    def turn(self, get: Callable[[str], Any]) -> Turn:
+        """The turn of a row; `get` gives the value of a column."""
+
+        def optional(name: str | None) -> Any:
+            return get(name) if name else None
+
+        return Turn(
+            text_of(get(self.question)),
+            answers_of(get(self.answers)),
+            text_of(optional(self.question_type)),
+            answers_of(optional(self.choices)),
+            text_of(optional(self.item_id)),
+        )
+
+
+def answers_of(value: Any) -> tuple[str, ...]:
+    """Answers as texts: one value, a list of them, or VQAv2's list of `{answer: …}`; empty ones left out."""
+    values = value if isinstance(value, list | tuple) else [value]
+    texts = (text_of(v.get("answer") if isinstance(v, dict) else v) for v in values)
+    return tuple(text for text in texts if text)
+
+
+def load_parquet(source: VqaSource) -> VqaData:
+    """Parquet with one question a row; rows of one picture, by `image_id` or by its bytes, are joined.
+
+    A picture is encoded bytes, `{bytes, path}` as `datasets` writes it, or a path beside the file.
+    """
+    table = open_table(source)
+    columns = ColumnMap(source, table.columns)
+
+    def read(row: int) -> bytes:
+        return read_cell(table, row, columns.image)
+
+    ids = table.values(columns.image_id) if columns.image_id else None
+    groups = _by_id(ids) if ids is not None else _by_content(len(table), read)
+    entries = _entries(
+        groups,
+        ids,
+        read=read,
+        picture=lambda row: table.picture(row, columns.image),
+        turn=lambda row: columns.turn(partial(table.value, row)),
+        word="row",
+    )
+    return gather(source, entries)
+
+
+def load_jsonl(source: VqaSource) -> VqaData:
+    """JSON lines, one question each, with picture paths relative to `image_folder` or to the file.
+
+    Lines that are no JSON object are set aside under their line numbers.
+    """
+    if len(source.paths) > 1:
+        raise UserError(f"{source.label!r}: one JSON-lines file a source; join several with source: mixture.")
+    path = Path(source.paths[0]).expanduser()
+    if not path.is_file():
+        raise UserError(f"Data source {source.label!r}: no JSON-lines file at {source.paths[0]!r}.")
+    folder = Path(source.image_folder).expanduser() if source.image_folder else path.parent
+    if not folder.is_dir():
+        raise UserError(
+            f"Data source {source.label!r}: image_folder {source.image_folder!r} is not a folder."
+        )
+    aside = SetAside()
+    lines = _lines(path, aside)
+    columns = ColumnMap(source, sorted({key for _, values in lines for key in values}))
+
+    def picture(row: int) -> Picture:
+        return picture_at(text_of(lines[row][1].get(columns.image)), folder)
+
+    def read(row: int) -> bytes:
+        name = text_of(lines[row][1].get(columns.image))
+        if not name:
+            raise BadPicture("missing", "no path in the line")
+        return picture_at(name, folder).read()
+
+    ids = [values.get(columns.image_id) for _, values in lines] if columns.image_id else None
+    groups = _by_id(ids if ids is not None else [values.get(columns.image) for _, values in lines])
+    entries = _entries(
+        groups,
+        ids,
+        read=read,
+        picture=picture,
+        turn=lambda row: columns.turn(lines[row][1].get),
+        word="line",
+        numbers=[number for number, _ in lines],
+    )
+    return gather(source, entries, also=aside)
+
+
+def _lines(path: Path, aside: SetAside) -> list[tuple[int, dict[str, Any]]]:
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            values = None
+        if isinstance(values, dict):
+            found.append((number, values))
+        else:
+            aside.add("not a JSON object", f"line {number}")
+    if not found:
+        raise UserError(f"{path.name} holds no JSON object in any line.")
+    return found
+
+
+def _by_id(ids: Sequence[Any]) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for row, value in enumerate(ids):
+        key = f"id {value}" if text_of(value) else f"row {row}"
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
+
+
+def _by_content(count: int, read: Callable[[int], bytes]) -> list[list[int]]:
+    """Rows of the same picture together; a picture that cannot be read stays alone and is judged later."""
+    groups: dict[str, list[int]] = {}
+    for row in range(count):
+        try:
+            key = fingerprint_bytes(read(row))
+        except BadPicture:
+            key = f"row {row}"
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
+
+
+def _entries(
+    groups: list[list[int]],
+    ids: Sequence[Any] | None,
+    *,
+    read: Callable[[int], bytes],
+    picture: Callable[[int], Picture],
+    turn: Callable[[int], Turn],
+    word: str,
+    numbers: Sequence[int] | None = None,
+) -> list[Entry]:
+    """One entry a group. With an id column each row keeps its own bytes to be compared, so it stays alone
+    unless it is the group's only row or repeats the first one's picture."""
+    entries = []
+    for rows in groups:
+        image_id = text_of(ids[rows[0]]) or None if ids is not None else None
+        for same in _same_picture(rows, read) if image_id else [rows]:
+            where = f"{word} {numbers[same[0]] if numbers else same[0]}"
+            turns = partial(_turns, turn, same)
+            entries.append(Entry(where, picture(same[0]), partial(read, same[0]), turns, image_id))
+    return entries
+
+
+def _turns(turn: Callable[[int], Turn], rows: Sequence[int]) -> list[Turn]:
+    return [turn(row) for row in rows]
+
+
+def _same_picture(rows: list[int], read: Callable[[int], bytes]) -> list[list[int]]:
+    """The rows of one image_id, divided by what their pictures' bytes really are."""
+    if len(rows) == 1:
+        return [rows]
+    return [[rows[i] for i in group] for group in _by_content(len(rows), lambda i: read(rows[i]))]

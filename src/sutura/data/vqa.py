@@ -1,0 +1,40 @@
+"""Questions about pictures from any source, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sutura.core.config import parse
+from sutura.core.registry import Registry
+from sutura.data.cauldron import load_cauldron
+from sutura.data.mixture import load_mixture
+from sutura.data.rows import load_jsonl, load_parquet
+from sutura.data.samples import VqaData
+from sutura.data.sources import VqaSource
+from sutura.data.world_vqa import load_world
+
+__all__ = ["SOURCES", "VqaSource", "load_vqa"]
+
+#: Name → what loads it. Another package adds its own by the entry-point group `sutura.data`.
+SOURCES: Registry[Callable[[VqaSource], VqaData]] = Registry("data source", group="sutura.data")
+
+
+def load_vqa(source: VqaSource | Mapping[str, Any]) -> VqaData:
+    """Load one split of one set.
+
+    Args:
+        source: a section, or plain data for one.
+
+    Raises:
+        UserError: nothing there, columns that are not there, or nothing usable in it.
+    """
+    config = source if isinstance(source, VqaSource) else parse(VqaSource, source, where="the data source")
+    return SOURCES.get(config.source)(config)
+
+
+SOURCES.add("world", load_world)
+SOURCES.add("cauldron", load_cauldron)
+SOURCES.add("parquet", load_parquet)
+SOURCES.add("jsonl", load_jsonl)
+SOURCES.add("mixture", lambda source: load_mixture(source, load_vqa))

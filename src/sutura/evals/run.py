@@ -1,0 +1,172 @@
+"""Asking a stitch every question of a benchmark: ledger rows under one condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sutura.core.config import Section
+from sutura.core.runtime import generator
+from sutura.evals.ledger import ledger_row
+from sutura.stitch.bundle import Stitch
+from sutura.stitch.generate import generate, log_likelihoods
+from sutura.stitch.pack import Row
+from sutura.stitch.prompt import Turn
+from sutura.train.stitching import to_rows
+
+if TYPE_CHECKING:
+    from sutura.data.samples import Sample, SetAside, VqaData
+
+Patches = Callable[[Sequence[str]], Tensor]
+
+
+class EvaluateConfig(Section):
+    """How answers are taken.
+
+    Args:
+        batch: questions decoded at once; a picture's questions stay together.
+        max_new_tokens: of one answer, end of turn included. There is no minimum.
+        likelihood: also pick the most likely of the closed set of answers, as a score of its own.
+    """
+
+    batch: int = 256
+    max_new_tokens: int = 20
+    likelihood: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where a row of the ledger comes from: run, encoder, seed, condition, benchmark."""
+
+    run: str
+    encoder: str
+    seed: int
+    condition: str
+    benchmark: str
+
+
+def evaluate(
+    stitch: Stitch,
+    data: VqaData,
+    asked: Asked,
+    config: EvaluateConfig,
+    *,
+    patches: Patches | None,
+    set_aside: SetAside,
+    words: Callable[[str], str] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """One ledger row for every question that fits the prompt.
+
+    Args:
+        stitch: trained; put in eval mode here.
+        data: the benchmark's questions.
+        asked: names for the rows.
+        config: decoding.
+        patches: image ids → patches. None for a blind stitch.
+        set_aside: receives questions that are too long.
+        words: image id → description, to stand where the picture would (the text ceiling).
+        choices: question type → closed set of answers, for the likelihood score of samples without their own.
+        on_rows: called with the number of questions done.
+    """
+    samples = {sample.item_id: sample for sample in data.samples}
+    turns = {row.image_id: row.turns for row in to_rows(data, stitch.prompt, learn=False, set_aside=set_aside)}
+    stitch.model.eval()
+    ledger = []
+    for names in _batches(turns, config.batch):
+        with torch.inference_mode():
+            visual = None
+            if patches is not None:
+                visual = stitch.model.project(patches(names).to(stitch.model.device))
+        rows = [
+            Row(i, turns[name], stitch.prompt.encode_text(words(name)) if words else ())
+            for i, name in enumerate(names)
+        ]
+        answers = generate(stitch.model, stitch.prompt, rows, visual, max_new_tokens=config.max_new_tokens)
+        likely: dict[str, str] = {}
+        if config.likelihood:
+            likely = _most_likely(stitch, rows, visual, samples, choices or {})
+        for answer in answers:
+            sample = samples[answer.item_id]
+            best = likely.get(answer.item_id)
+            ledger.append(
+                ledger_row(
+                    sample,
+                    answer.text,
+                    run=asked.run,
+                    encoder=asked.encoder,
+                    seed=asked.seed,
+                    condition=asked.condition,
+                    benchmark=asked.benchmark,
+                    stopped=answer.stopped,
+                    likelihood=None if best is None else float(best in sample.answers),
+                )
+            )
+        if on_rows is not None:
+            on_rows(len(answers))
+    return ledger
+
+
+def _batches(turns: Mapping[str, Sequence[Turn]], size: int) -> Iterator[list[str]]:
+    """Pictures in batches of about `size` questions, pictures with texts of like length together."""
+    batch: list[str] = []
+    held = 0
+    for name in sorted(turns, key=lambda name: sum(map(len, turns[name]))):
+        if batch and held + len(turns[name]) > size:
+            yield batch
+            batch, held = [], 0
+        batch.append(name)
+        held += len(turns[name])
+    if batch:
+        yield batch
+
+
+def _most_likely(
+    stitch: Stitch,
+    rows: Sequence[Row],
+    visual: Tensor | None,
+    samples: Mapping[str, Sample],
+    choices: Mapping[str, Sequence[str]],
+) -> dict[str, str]:
+    """The choice of highest summed log-likelihood for every question that has a closed set of answers."""
+    best: dict[str, str] = {}
+    for row in rows:
+        named: list[tuple[str, str]] = []
+        options: list[Turn] = []
+        for turn in row.turns:
+            sample = samples[turn.item_id]
+            for choice in sample.choices or choices.get(sample.question_type, ()):
+                named.append((turn.item_id, choice))
+                options.append(Turn(turn.item_id, turn.prompt_ids, stitch.prompt.answer_ids(choice)))
+        if not options:
+            continue
+        one = None if visual is None else visual[row.picture : row.picture + 1]
+        scores = log_likelihoods(stitch.model, stitch.prompt, [Row(0, tuple(options), row.prefix_ids)], one)[0]
+        top: dict[str, float] = {}
+        for (item_id, choice), score in zip(named, scores, strict=True):
+            if item_id not in top or score > top[item_id]:
+                top[item_id], best[item_id] = score, choice
+    return best
+
+
+def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
+    """Every picture's wrong picture: a seeded permutation that leaves none in its place.
+
+    One random cycle through all pictures (Sattolo 1986) moves each of them.
+
+    Raises:
+        ValueError: fewer than two pictures.
+    """
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} picture has no other to be swapped with; the control needs two.")
+    order = list(range(len(names)))
+    draw = generator(seed, "wrong-picture")
+    for i in range(len(names) - 1, 0, -1):
+        j = int(torch.randint(i, (1,), generator=draw))
+        order[i], order[j] = order[j], order[i]
+    return {name: names[order[i]] for i, name in enumerate(names)}

@@ -1,0 +1,264 @@
+"""A stitch as one thing: build it, ask it, save it as one directory, load it whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sutura.core.checkpoint import atomic_directory, load_strict, load_tensors, read_json, save_tensors, write_json
+from sutura.core.config import Section, parse
+from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint_file
+from sutura.core.runtime import pick_device
+from sutura.encoders.base import EncoderConfig
+from sutura.stitch.generate import Answer, generate
+from sutura.stitch.language import LlmConfig, add_adapter, load_adapter, load_language_model, load_tokenizer, save_adapter
+from sutura.stitch.model import StitchModel, describe_parts
+from sutura.stitch.pack import Row
+from sutura.stitch.projector import ProjectorConfig, build_projector
+from sutura.stitch.prompt import PromptBuilder, PromptConfig
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sutura.encoders.base import VisionEncoder
+
+FORMAT = 1
+STITCH, PROJECTOR, ADAPTER, LLM, ENCODER = (
+    "stitch.json",
+    "projector.safetensors",
+    "adapter",
+    "llm.safetensors",
+    "encoder.safetensors",
+)
+
+
+class StitchConfig(Section):
+    """What a stitch is made of. `encoder: null` is a blind stitch: the same training without pictures."""
+
+    encoder: EncoderConfig | None
+    projector: ProjectorConfig = ProjectorConfig()
+    llm: LlmConfig = LlmConfig()
+    prompt: PromptConfig = PromptConfig()
+    seed: int = 0
+
+
+@dataclass
+class Stitch:
+    """A stitched model with what it needs to be asked.
+
+    Args:
+        config: the parts and the seed they started from.
+        model: projector and language model; the encoder too, once attached.
+        prompt: builder of turns.
+        encoder_facts: of the encoder it was built for (name, width, fingerprint, …); empty for a blind one.
+        llm_fingerprint: of the language model's weights before training.
+        encoder: the frozen encoder; None until attached.
+    """
+
+    config: StitchConfig
+    model: StitchModel
+    prompt: PromptBuilder
+    encoder_facts: dict[str, Any]
+    llm_fingerprint: str
+    encoder: VisionEncoder | None = None
+
+    @property
+    def blind(self) -> bool:
+        """Whether it takes no pictures."""
+        return self.config.encoder is None
+
+    def attach(self, encoder: VisionEncoder, *, trained: bool = False) -> None:
+        """Give the stitch its encoder.
+
+        Raises:
+            UserError: an encoder whose weights, transform or options are not those it was trained with.
+        """
+        expected = self.encoder_facts.get("fingerprint")
+        if encoder.fingerprint != expected:
+            raise UserError(
+                f"The stitch was trained on encoder {self.encoder_facts.get('name')!r} with fingerprint {expected}; "
+                f"{encoder.name!r} has {encoder.fingerprint}. Its weights, transform or options have changed."
+            )
+        self.encoder = encoder
+        if trained:
+            self.model.encoder = encoder
+
+    def ask(self, image: str | Path | bytes | Image | None, question: str, *, max_new_tokens: int = 20) -> str:
+        """The answer to one question about one picture.
+
+        Args:
+            image: a file, its bytes, or a PIL picture; None for a blind stitch.
+            question: plain text.
+            max_new_tokens: the answer is cut there at the latest.
+
+        Raises:
+            UserError: no question, no picture, or a picture that cannot be decoded.
+        """
+        return self.ask_all([(image, [question])], max_new_tokens=max_new_tokens)[0].text
+
+    @torch.inference_mode()
+    def ask_all(
+        self, asked: Sequence[tuple[Any, Sequence[str]]], *, max_new_tokens: int = 20
+    ) -> list[Answer]:
+        """Answers to several questions about each of several pictures, in order; a picture is encoded once."""
+        rows = []
+        for index, (_, questions) in enumerate(asked):
+            for question in questions:
+                if not question.strip():
+                    raise UserError("The question is empty; ask something.")
+            turns = tuple(self.prompt.turn(f"{index}/{i}", question) for i, question in enumerate(questions))
+            for turn, question in zip(turns, questions, strict=True):
+                if not self.prompt.fits(turn):
+                    raise UserError(
+                        f"The question beginning {question[:40]!r} is {len(turn)} tokens long; "
+                        f"prompt.max_tokens is {self.config.prompt.max_tokens}."
+                    )
+            rows.append(Row(index, turns))
+        self.model.eval()
+        visual = None if self.blind else self.model.project(self._patches([image for image, _ in asked]))
+        return generate(self.model, self.prompt, rows, visual, max_new_tokens=max_new_tokens)
+
+    def _patches(self, images: Sequence[Any]) -> Tensor:
+        from sutura.data.images import open_picture
+
+        if self.encoder is None:
+            raise UserError("The stitch has no encoder attached; load it with load_stitch(dir).")
+        if any(image is None for image in images):
+            raise UserError("This stitch looks at pictures: give it one.")
+        pixels = torch.stack([self.encoder.transform(open_picture(image)) for image in images])
+        return self.encoder(pixels.to(self.model.device))
+
+    def save(self, directory: Path, *, card: str = "", extra: Mapping[str, Any] | None = None) -> None:
+        """Write the directory: stitch.json, projector, adapter (or the trained language model), card.
+
+        Raises:
+            UserError: the directory exists already.
+        """
+        from sutura import __version__
+
+        with atomic_directory(directory) as folder:
+            if self.model.projector is not None:
+                save_tensors(folder / PROJECTOR, self.model.projector.state_dict())
+            if self.config.llm.train == "lora":
+                save_adapter(self.model.lm, folder / ADAPTER)
+            elif self.config.llm.train == "full":
+                save_tensors(folder / LLM, self.model.lm.state_dict())
+            if self.model.encoder is not None:
+                save_tensors(folder / ENCODER, self.model.encoder.state_dict())
+            (folder / "README.md").write_text(card or self.card(), encoding="utf-8")
+            written = sorted(p for p in folder.rglob("*") if p.is_file())
+            content = {
+                "format": FORMAT,
+                "sutura": __version__,
+                "config": self.config.resolved(),
+                "encoder": self.encoder_facts,
+                "llm_fingerprint": self.llm_fingerprint,
+                **(extra or {}),
+                "files": {p.relative_to(folder).as_posix(): fingerprint_file(p) for p in written},
+            }
+            write_json(folder / STITCH, content)
+
+    def card(self) -> str:
+        """Facts about the stitch, for its README."""
+        facts = self.encoder_facts
+        parts = "\n".join(
+            f"| {name} | {frozen:,} | {trained:,} |" for name, frozen, trained in describe_parts(self.model)
+        )
+        eyes = "none (blind)" if self.blind else f"`{facts.get('id')}`, licence {facts.get('licence') or 'unknown'}"
+        return (
+            f"# Stitch: {facts.get('name') or 'blind'} → {self.config.llm.id}\n\n"
+            f"Encoder: {eyes}. Language model: `{self.config.llm.id}`, training: {self.config.llm.train}. "
+            f"Projector: {self.config.projector.kind}. Seed {self.config.seed}.\n\n"
+            f"| part | frozen | trainable |\n|---|---|---|\n{parts}\n\n"
+            'Load it with `sutura.load_stitch(directory).ask(image, "question")`.\n'
+        )
+
+
+def build_stitch(config: StitchConfig, encoder_facts: Mapping[str, Any] | None = None) -> Stitch:
+    """A fresh stitch, ready to be trained. Same seed, same adapter, whatever the encoder.
+
+    Args:
+        config: the parts.
+        encoder_facts: `VisionEncoder.facts()`; only the width is used for building. None for a blind stitch.
+
+    Raises:
+        UserError: an encoder without facts or the reverse.
+    """
+    if (config.encoder is None) != (encoder_facts is None):
+        raise UserError("A stitch with an encoder needs its facts, a blind one has none.")
+    tokenizer = load_tokenizer(config.llm)
+    lm, fingerprint = load_language_model(config.llm)
+    stops = lm.generation_config.eos_token_id if lm.generation_config is not None else None
+    extra = [stops] if isinstance(stops, int) else list(stops or ())
+    prompt = PromptBuilder(tokenizer, config.prompt, tuple(extra))
+    vocabulary = lm.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > vocabulary:
+        raise UserError(
+            f"The tokenizer of {config.llm.id!r} has {len(tokenizer)} tokens, its model embeds {vocabulary}; "
+            "they do not belong together."
+        )
+    width = lm.get_input_embeddings().weight.shape[1]
+    projector = None
+    if encoder_facts is not None:
+        projector = build_projector(config.projector, encoder_facts["width"], width, seed=config.seed)
+    model = StitchModel(add_adapter(lm, config.llm, seed=config.seed), projector)
+    return Stitch(config, model.eval(), prompt, dict(encoder_facts or {}), fingerprint)
+
+
+def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = True) -> Stitch:
+    """A saved stitch, every file checked against the manifest before anything is built.
+
+    Args:
+        directory: as `Stitch.save` wrote it.
+        device: where to run.
+        encoder: load and attach the encoder too; without it the stitch answers from cached patches only.
+
+    Raises:
+        UserError: a file missing, changed or of another format, an encoder or language model that is not the one
+            trained with, or weights that do not fit.
+    """
+    folder = Path(directory)
+    if not (folder / STITCH).is_file():
+        raise UserError(f"{folder} is no stitch: it holds no {STITCH}. Give the directory `sutura stitch` wrote.")
+    manifest = read_json(folder / STITCH)
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"{folder} has stitch format {manifest.get('format')}; this version reads {FORMAT}.")
+    for name, expected in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is incomplete: {name} is missing. Nothing was loaded.")
+        if fingerprint_file(folder / name) != expected and not name.endswith(".md"):
+            raise UserError(f"{folder / name} is not the file that was saved (fingerprint differs). Nothing was loaded.")
+    config = parse(StitchConfig, manifest["config"], where=str(folder / STITCH))
+    stitch = build_stitch(config, manifest["encoder"] or None)
+    if stitch.llm_fingerprint != manifest["llm_fingerprint"]:
+        raise UserError(
+            f"Language model {config.llm.id!r} has fingerprint {stitch.llm_fingerprint}; the stitch was trained on "
+            f"{manifest['llm_fingerprint']}. Pin llm.revision or use the original weights."
+        )
+    if stitch.model.projector is not None:
+        load_strict(stitch.model.projector, load_tensors(folder / PROJECTOR), "the projector")
+    if config.llm.train == "lora":
+        load_adapter(stitch.model.lm, folder / ADAPTER)
+    elif config.llm.train == "full":
+        load_strict(stitch.model.lm, load_tensors(folder / LLM), "the language model")
+    if encoder and config.encoder is not None:
+        _attach_saved(stitch, folder, trained=ENCODER in manifest["files"])
+    stitch.model.to(pick_device(device)).eval()
+    return stitch
+
+
+def _attach_saved(stitch: Stitch, folder: Path, *, trained: bool) -> None:
+    from sutura.encoders import load_encoder
+
+    assert stitch.config.encoder is not None
+    encoder = load_encoder(stitch.config.encoder)
+    stitch.attach(encoder)
+    if trained:
+        load_strict(encoder, load_tensors(folder / ENCODER), "the encoder")
+    encoder.to(stitch.model.device)
