@@ -90,7 +90,7 @@ def cell() -> Callable[..., dict[str, Any]]:
             "encoder": encoder,
             "seed": seed,
             "condition": condition,
-            "config": {"encoder": {"train": "none"}},
+            "encoder_trained_along": False,
             "encoder_facts": {**known, **facts},
             "trainable": {"projector": 20_000, "adapter": 3_000},
             "loss": {"final_mean": 0.5 + 0.1 * seed, "final_sd": 0.05, "first": 3.0, "window": 50},

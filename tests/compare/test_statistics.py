@@ -47,7 +47,7 @@ def test_one_seed_says_that_training_noise_is_unmeasured(synthetic: Synthetic) -
 def test_seed_noise_widens_the_interval(synthetic: Synthetic) -> None:
     quiet = accuracy(Scores.of(synthetic({A: 0.6}, seed_noise=0.0, seeds=range(5))), A)
     loud = accuracy(Scores.of(synthetic({A: 0.6}, seed_noise=0.1, seeds=range(5))), A)
-    assert loud.high - loud.low > 1.8 * (quiet.high - quiet.low)  # type: ignore[operator]
+    assert loud.high - loud.low > 1.6 * (quiet.high - quiet.low)  # type: ignore[operator]
     assert loud.seed_sd > 0.05  # type: ignore[operator]
 
 
@@ -89,7 +89,7 @@ def test_a_difference_is_the_mean_of_differences(synthetic: Synthetic) -> None:
 
 
 def test_pairing_uses_that_items_are_shared() -> None:
-    """Two arms that agree on all but a few items: unpaired intervals overlap by far, the paired one is narrow."""
+    """Two arms that agree on all but a few items: unpaired intervals overlap, the paired one is narrow."""
     rng = np.random.default_rng(0)
     right = rng.random(400) < 0.5
     better = right.copy()
@@ -173,8 +173,9 @@ def test_a_few_missing_items_are_left_out_and_counted_and_many_are_refused(synth
     kept, notes = common_items(short)
     assert notes == ["1 of 300 items of world/test are left out: not every run answered them."]
     assert paired(Scores.of(kept), A, B).n_items == 299
-    assert common_items(frame) == (frame, []) or common_items(frame)[1] == []
-    with pytest.raises(UserError, match="Only 290 of 300|Only 150 of 300"):
+    assert common_items(frame)[0].equals(frame)
+    assert common_items(frame)[1] == []
+    with pytest.raises(UserError, match="Only 145 of 300 items"):
         common_items(frame.filter((pl.col("encoder") != "b") | (pl.col("image_id") < "p35")))
 
 
@@ -229,7 +230,7 @@ def test_holm_by_hand() -> None:
 def test_same_against_same_is_rarely_called_different() -> None:
     """Two names for one distribution, items and training noise as in our runs: at most 5 % false alarms."""
     rng = np.random.default_rng(1)
-    repeats, seeds, pictures, each = 150, 5, 60, 4
+    repeats, seeds, pictures, each = 120, 5, 50, 4
     alarms = 0
     ids = np.repeat([f"p{k:03d}" for k in range(pictures)], each)
     base = pl.DataFrame({"item_id": [f"i{k:04d}" for k in range(len(ids))], "image_id": ids})
@@ -249,9 +250,9 @@ def test_same_against_same_is_rarely_called_different() -> None:
 def test_a_planted_difference_is_found_and_the_detectable_one_is_told(synthetic: Synthetic) -> None:
     found = 0
     told = []
-    for draw in range(30):
+    for draw in range(12):
         gap = paired(Scores.of(synthetic({A: 0.70, B: 0.58}, seeds=range(5), draw=draw, pictures=80)), A, B)
         found += gap.shown
         told.append(gap.detectable)
-    assert found >= 24
+    assert found >= 9
     assert 0.04 < float(np.median(told)) < 0.12

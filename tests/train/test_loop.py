@@ -304,3 +304,14 @@ def test_a_feed_that_runs_dry_is_an_error(toy):
 
     with pytest.raises(UserError, match="no batch for step 0"):
         fit(toy.model(), toy.objective, Dry(), toy.optim, seed=0, directory=None)
+
+
+def test_gradients_from_before_do_not_count(toy):
+    def bits(model):
+        fit(model, toy.objective, toy.feed(1), toy.optim, seed=0, directory=None)
+        return fingerprint_tensors(dict(model.named_parameters()))
+
+    stale = toy.model()
+    stale.head.bias.grad = torch.full((1,), 100.0)
+    assert bits(stale) == bits(toy.model())
+    assert stale.head.bias.grad is None

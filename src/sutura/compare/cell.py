@@ -48,7 +48,7 @@ class Inputs:
     tests: Mapping[str, VqaData]
     patches: Patches | None
     encoder: VisionEncoder | None
-    words: Callable[[str], str] | None
+    words: Mapping[str, str] | None
     choices: Mapping[str, Sequence[str]]
     benchmarks: Mapping[str, str]
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sutura.core.config import Section
 from sutura.data.sources import VqaSource
-from sutura.encoders.base import EncoderConfig
+from sutura.encoders.config import EncoderConfig
 from sutura.evals.run import EvaluateConfig
 from sutura.stitch.language import LlmConfig
 from sutura.stitch.projector import ProjectorConfig
@@ -42,17 +42,37 @@ class EncoderSettings(Section):
     last_k: int = Field(default=2, ge=1)
 
 
+def _as_test(value: Any) -> Any:
+    return {"benchmark": value} if isinstance(value, str) else value
+
+
+class TestSet(Section):
+    """One benchmark to score on.
+
+    Args:
+        benchmark: a row of the benchmark table, or `local:NAME` for data of your own.
+        data: laid over the row's data (path, limit, columns, …).
+        allow_training: accept a training split; such a score says how well a model remembers.
+    """
+
+    __test__ = False
+
+    benchmark: str
+    data: dict[str, Any] = Field(default_factory=dict)
+    allow_training: bool = False
+
+
 class DataSettings(Section):
     """Which data.
 
     Args:
         train: what every stitch is trained on.
-        test: benchmarks by name, or sources of your own.
+        test: benchmarks to score on; a plain name stands for one without changes.
         overlap: look for test pictures among the training pictures before anything is scored.
     """
 
     train: VqaSource
-    test: tuple[str | VqaSource, ...] = Field(min_length=1)
+    test: tuple[Annotated[TestSet, BeforeValidator(_as_test)], ...] = Field(min_length=1)
     overlap: bool = True
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from typing import Any
 from sutura.compare.cell import Inputs, run_cell
 from sutura.compare.config import CompareConfig
 from sutura.compare.grid import Cell
-from sutura.core.log import progress_bars, say
+from sutura.core.log import progress_bars
 from sutura.core.runtime import cpu_count, pick_device, set_threads
 from sutura.data.samples import PictureTurns, VqaData
 from sutura.encoders.cache import FeatureStore
@@ -149,11 +149,17 @@ def rows_of(stores: Sequence[FeatureStore]) -> Callable[[Sequence[str]], Any]:
     return rows
 
 
-def without_pictures(data: VqaData) -> VqaData:
-    """The questions alone: what a worker needs when the features are cached."""
+def without_pictures(data: VqaData, known: Collection[str] | None = None) -> VqaData:
+    """The questions alone: what a worker needs when the features are cached.
+
+    Args:
+        data: with pictures.
+        known: image ids that have features; questions about others cannot be asked. None keeps all.
+    """
     bare = [
         PictureTurns(p.image_id, _GONE, tuple(replace(sample, image=_GONE) for sample in p.samples))
         for p in data.pictures
+        if known is None or p.image_id in known
     ]
     return replace(data, pictures=bare)
 
@@ -192,8 +198,3 @@ def _environment(threads: int | None) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def announce(jobs: Sequence[Job], finished: int) -> None:
-    """One line before the work starts."""
-    say(f"{finished} cells are finished, {len(jobs)} to train and evaluate.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from sutura.compare.config import CompareConfig
 from sutura.core.hashing import fingerprint
-from sutura.encoders.base import EncoderConfig
+from sutura.encoders.config import EncoderConfig
 
 PROTOCOL = "1"
 """Raised whenever a change makes old cells wrong to compare with new ones; it is part of every cell's name."""

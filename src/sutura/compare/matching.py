@@ -43,14 +43,7 @@ def not_matched(facts: Mapping[str, Mapping[str, Any]], encoders: Sequence[str])
 
 def trains_encoder(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of encoders that were trained along with the stitch, so that their rows do not isolate them."""
-    names = set()
-    for cell in cells:
-        config = cell.get("config") or {}
-        encoder = config.get("encoder") if isinstance(config, Mapping) else None
-        how = encoder.get("train") if isinstance(encoder, Mapping) else None
-        if how not in (None, "none"):
-            names.add(str(cell.get("encoder")))
-    return sorted(names)
+    return sorted({str(cell["encoder"]) for cell in cells if cell.get("encoder_trained_along")})
 
 
 def show_fact(key: str, value: Any) -> str:

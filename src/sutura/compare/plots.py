@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from sutura.compare.scores import Arm
 from sutura.compare.standing import Standing
-from sutura.compare.tables import shown_arms, type_estimate, type_groups
+from sutura.compare.tables import display, shown_arms, type_estimate, type_groups
 from sutura.core.checkpoint import atomic_file
 from sutura.core.log import read_metrics
 
@@ -50,8 +50,7 @@ def plot_accuracy(standing: Standing, path: Path) -> None:
             axes.plot(
                 100 * wrong.mean, row, "D", color="white", markeredgecolor="#555555", label=label, zorder=3
             )
-    names = [arm.label + (" (untrained)" if arm in standing.untrained else "") for arm in arms]
-    axes.set_yticks(range(len(arms)), names)
+    axes.set_yticks(range(len(arms)), [display(standing, arm) for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
     axes.set_xlabel(f"{standing.scores.metric} accuracy in %, with 95 % interval")
     axes.set_title(standing.scores.benchmark)
@@ -117,7 +116,7 @@ def plot_losses(cells: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
         last = min(steps[-1] for steps, _ in seeds)
         grid = np.linspace(min(steps[0] for steps, _ in seeds), last, POINTS)
         losses = np.stack([np.interp(grid, steps, loss) for steps, loss in seeds])
-        colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
+        colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
         axes.plot(grid, losses.mean(0), style, color=colour, label=f"{label} ({len(seeds)} seeds)")
         if len(seeds) > 1:
             axes.fill_between(grid, losses.min(0), losses.max(0), color=colour, alpha=0.15, linewidth=0)

@@ -85,7 +85,7 @@ def encoder_facts(cells_meta: Sequence[Mapping[str, Any]]) -> dict[str, dict[str
     return {
         str(cell["encoder"]): dict(cell.get("encoder_facts") or {})
         for cell in cells_meta
-        if cell.get("condition") != "blind"
+        if cell.get("condition") == "picture"
     }
 
 

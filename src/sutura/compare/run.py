@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sutura.compare.cell import Inputs
 from sutura.compare.config import CompareConfig
-from sutura.compare.engine import Job, announce, rows_of, run_jobs, without_pictures
-from sutura.compare.grid import CELL, LEDGER, PROTOCOL, Cell, cell_directory, is_finished, plan_cells
+from sutura.compare.engine import Job, run_jobs, without_pictures
+from sutura.compare.grid import CELL, LEDGER, PROTOCOL, Cell, is_finished, plan_cells
 from sutura.compare.report import write_report
 from sutura.core.checkpoint import read_json, write_json
+from sutura.core.config import load_config
 from sutura.core.errors import UserError
 from sutura.core.log import progress_bars, say
 from sutura.core.runtime import cpu_count, pick_device
 from sutura.data.samples import SetAside, VqaData
 from sutura.data.vqa import load_vqa
+from sutura.data.world_vqa import ScenePicture
 from sutura.encoders import load_encoder
 from sutura.encoders.base import EncoderConfig, VisionEncoder
 from sutura.encoders.cache import FeatureStore, cached_features, estimate_bytes
 from sutura.evals.baselines import majority_rows
-from sutura.evals.benchmarks import BENCHMARKS
+from sutura.evals.benchmarks import Benchmark, get_benchmark
 from sutura.evals.contamination import overlap
-from sutura.evals.ledger import read_ledgers, write_ledger
+from sutura.evals.ledger import write_ledger
 from sutura.stitch.language import load_language_model
 
 COMPARISON, MAJORITY = "comparison.json", "majority.parquet"
+CLOSED = 32
+"""Largest number of different answers that a question type may have and count as a closed set."""
 PACKAGES = ("sutura", "torch", "transformers", "peft", "timm", "open_clip_torch", "accelerate")
 
 
@@ -41,7 +48,6 @@ class Loaded:
     tests: dict[str, VqaData]
     versions: dict[str, str]
     metrics: dict[str, str]
-    words: Callable[[str], str] | None
 
     @property
     def all(self) -> tuple[VqaData, ...]:
@@ -49,60 +55,249 @@ class Loaded:
         return (self.train, *self.tests.values())
 
 
+def settings(
+    preset: str, overrides: Sequence[str] = (), *, limit: int | None = None, cache: bool = True
+) -> CompareConfig:
+    """A preset with overrides, and at most `limit` pictures of every data set."""
+    config = load_config(CompareConfig, preset, overrides)
+    changes: dict[str, Any] = {}
+    if limit is not None:
+        if limit < 2:
+            raise UserError(f"--limit {limit}: at least 2 pictures are needed, one to be swapped with the other.")
+
+        def most(given: int | None) -> int:
+            return limit if given is None else min(limit, given)
+
+        train = config.data.train.model_copy(update={"limit": most(config.data.train.limit)})
+        tests = tuple(
+            test.model_copy(update={"data": {**test.data, "limit": most(test.data.get("limit"))}})
+            for test in config.data.test
+        )
+        changes["data"] = config.data.model_copy(update={"train": train, "test": tests})
+        changes["name"] = f"{config.name}-limit-{limit}"
+    if not cache:
+        changes["features"] = config.features.model_copy(update={"cache": False})
+    return config.model_copy(update=changes)
+
+
+def dry(config: CompareConfig) -> str:
+    """The resolved config and the cells it asks for, as YAML; nothing is loaded."""
+    rows = [row.name or row.id for row in config.encoder_rows()]
+    cells = len(config.seeds) * (len(rows) + config.controls.blind) + config.controls.text_ceiling
+    text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
+    return f"{text}# {cells} cells: {len(config.seeds)} seeds × ({', '.join(rows)}{', blind' * config.controls.blind})"
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """One encoder row: its config, facts, and either features on disk or the encoder itself."""
+
+    config: EncoderConfig
+    facts: dict[str, Any]
+    stores: tuple[FeatureStore, ...]
+    encoder: VisionEncoder | None
+
+
 def run(config: CompareConfig, *, command: str = "") -> Path:
     """Data, overlap, features, cells, report. See `sutura.compare.compare`."""
-    runs = Path(config.runs)
+    began = time.perf_counter()
     data = load_data(config)
     overlaps = check_overlap(config, data)
-    set_aside = {d.name + "/" + d.split: SetAside() for d in data.all}
-    device = str(pick_device(config.engine.device))
-    facts, stores, encoders = [], [], []
-    for row in config.encoder_rows():
-        encoder = load_encoder(row).to(device)
-        facts.append({**encoder.facts(), "name": encoder.name, "fingerprint": encoder.fingerprint})
-        live = not config.features.cache or config.encoder.train != "none"
-        stores.append(() if live else _features(config, encoder, data, set_aside))
-        encoders.append((row if live else None))
-        del encoder
+    unread = SetAside()
+    eyes = load_encoders(config, data, unread)
     _, llm_fingerprint = load_language_model(config.llm)
     cells = plan_cells(
         config,
-        facts,
+        [seen.facts for seen in eyes],
         llm_fingerprint=llm_fingerprint,
         train_fingerprint=data.train.fingerprint,
         test_fingerprints={name: test.fingerprint for name, test in data.tests.items()},
     )
-    missing = [cell for cell in cells if not is_finished(runs, cell)]
-    by_name = {fact["name"]: (store, live) for fact, store, live in zip(facts, stores, encoders, strict=True)}
-    jobs = [_job(cell, data, by_name, config) for cell in missing]
-    announce(jobs, len(cells) - len(missing))
-    run_jobs(jobs, config)
-    return _finish(config, cells, data, overlaps, set_aside, command)
+    missing = [cell for cell in cells if not is_finished(Path(config.runs), cell)]
+    by_name = {seen.facts["name"]: seen for seen in eyes}
+    say(f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate")
+    run_jobs([make_job(cell, config, data, by_name) for cell in missing], config)
+    path = finish(config, cells, data, {"overlap": overlaps, "unread": unread.counts}, command)
+    say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")
+    return path
 
 
 def load_data(config: CompareConfig) -> Loaded:
-    """Training data and every benchmark; a training split is refused as a test."""
+    """Training data and every benchmark; a training split is refused as a test unless the config allows it."""
     train = load_vqa(config.data.train)
-    say(
-        f"training data: {train.name}/{train.split}, {len(train.pictures):,} pictures, {len(train):,} questions"
-    )
     tests, versions, metrics = {}, {}, {}
     for entry in config.data.test:
-        if isinstance(entry, str):
-            row = BENCHMARKS.get(entry)
-            name, source = row.name, dict(row.data)
-            versions[name], metrics[name] = row.version, row.metric
-            loaded = load_vqa(source)
-        else:
-            name, loaded = entry.label + "/" + entry.split, load_vqa(entry)
-            versions[name], metrics[name] = "local", "exact"
-        if name in tests:
-            raise UserError(
-                f"Benchmark {name!r} stands in data.test twice; give one of them a name of its own."
-            )
-        tests[name] = loaded
-        say(f"benchmark: {name}, {len(loaded.pictures):,} pictures, {len(loaded):,} questions")
-    for loaded in (train, *tests.values()):
+        row = get_benchmark(entry.benchmark, entry.data, allow_training=entry.allow_training)
+        if row.name in tests:
+            raise UserError(f"Benchmark {row.name!r} stands in data.test twice; give one of them a name of its own.")
+        tests[row.name] = only_types(load_vqa(row.data), row)
+        versions[row.name], metrics[row.name] = row.version, row.metric
+    for name, loaded in (("training data", train), *tests.items()):
+        say(f"{name}: {loaded.name}/{loaded.split}, {len(loaded.pictures):,} pictures, {len(loaded):,} questions")
         if loaded.set_aside.counts:
-            say(f"set aside in {loaded.name}/{loaded.split}: {loaded.set_aside.summary()}")
-    return Loaded(train, tests, versions, metrics, None)
+            say(f"  set aside: {loaded.set_aside.summary()}")
+    return Loaded(train, tests, versions, metrics)
+
+
+def only_types(data: VqaData, benchmark: Benchmark) -> VqaData:
+    """The questions that belong to the benchmark."""
+    if not benchmark.question_types:
+        return data
+    kept = [
+        replace(picture, samples=tuple(s for s in picture.samples if benchmark.holds(s.question_type)))
+        for picture in data.pictures
+    ]
+    return replace(data, pictures=[picture for picture in kept if picture.samples])
+
+
+def check_overlap(config: CompareConfig, data: Loaded) -> dict[str, str]:
+    """One sentence a benchmark: how many of its pictures were trained on. Said before anything is scored."""
+    if not config.data.overlap:
+        return {}
+    found = {}
+    for name, test in data.tests.items():
+        result = overlap(data.train, test, directory=Path(config.runs) / "hashes")
+        found[name] = result.summary()
+        say(f"overlap of training pictures with {name}: {found[name]}")
+    return found
+
+
+def load_encoders(config: CompareConfig, data: Loaded, set_aside: SetAside) -> list[Eyes]:
+    """Every encoder's facts, with its features on disk or, where it runs live, the encoder itself."""
+    eyes = []
+    live = not config.features.cache or config.encoder.train != "none"
+    for row in config.encoder_rows():
+        encoder = load_encoder(row)
+        encoder.to(str(pick_device(config.engine.device)))
+        facts = {**encoder.facts(), "name": encoder.name, "width": encoder.width, "fingerprint": encoder.fingerprint}
+        stores = () if live else compute_features(config, encoder, data.all, set_aside)
+        eyes.append(Eyes(row, facts, stores, encoder if live else None))
+    return eyes
+
+
+def compute_features(
+    config: CompareConfig, encoder: VisionEncoder, sets: Sequence[VqaData], set_aside: SetAside
+) -> tuple[FeatureStore, ...]:
+    """Features of every set, from disk where they are there already."""
+    stores = []
+    with progress_bars() as bars:
+        for data in sets:
+            pictures = data.distinct_pictures
+            size = estimate_bytes(len(pictures), encoder.num_tokens, encoder.width, config.features.dtype)
+            task = bars.add_task(
+                f"features of {encoder.name}, {data.split}", total=len(pictures), note=f"{size / 1e6:.0f} MB"
+            )
+            store = cached_features(
+                encoder,
+                pictures,
+                Path(config.runs) / "features",
+                data_fingerprint=data.pictures_fingerprint,
+                batch_size=config.features.batch,
+                dtype=config.features.dtype,
+                on_progress=lambda done, task=task: bars.update(task, completed=done),
+                set_aside=set_aside,
+            )
+            bars.update(task, completed=len(pictures))
+            stores.append(store)
+    return tuple(stores)
+
+
+def make_job(cell: Cell, config: CompareConfig, data: Loaded, eyes: Mapping[str, Eyes]) -> Job:
+    """A cell with its inputs; questions about pictures that gave no features are left to the tally."""
+    seen = eyes.get(cell.facts["name"]) if cell.facts is not None else None
+    live = seen is not None and seen.encoder is not None
+    train, tests = data.train, data.tests
+    if not live:
+        known = {name for store in seen.stores for name in store.image_ids} if seen else None
+        train = without_pictures(train, known)
+        tests = {name: without_pictures(test, known) for name, test in tests.items()}
+    words = None
+    if cell.condition == "text-ceiling":
+        words = describe_pictures(data)
+    return Job(
+        cell,
+        seen.stores if seen else (),
+        Inputs(train, tests, None, seen.encoder if seen else None, words, closed_sets(config, data), data.versions),
+    )
+
+
+def describe_pictures(data: Loaded) -> dict[str, str]:
+    """Image id → the scene in words. Raises UserError for data that is not of the built-in world."""
+    words = {}
+    for name, test in data.tests.items():
+        for picture in test.pictures:
+            if not isinstance(picture.image, ScenePicture):
+                raise UserError(f"{name!r} has no descriptions; set controls.text_ceiling=false.")
+            words[picture.image_id] = picture.image.description()
+    return words
+
+
+def closed_sets(config: CompareConfig, data: Loaded) -> dict[str, tuple[str, ...]]:
+    """Question type → every training answer of that type, where there are few enough to be a closed set."""
+    if not config.evaluate.likelihood:
+        return {}
+    answers: dict[str, set[str]] = {}
+    for sample in data.train.samples:
+        answers.setdefault(sample.question_type, set()).update(sample.answers)
+    return {kind: tuple(sorted(found)) for kind, found in answers.items() if len(found) <= CLOSED}
+
+
+def finish(
+    config: CompareConfig, cells: Sequence[Cell], data: Loaded, notes: Mapping[str, Any], command: str
+) -> Path:
+    """Write down what the comparison consists of, then its report."""
+    runs = Path(config.runs)
+    directory = runs / config.name
+    if config.controls.majority:
+        rows = []
+        for name, test in data.tests.items():
+            rows += majority_rows(data.train.samples, test.samples, benchmark=name)
+        fingerprints = {"train": data.train.fingerprint, **{n: d.fingerprint for n, d in data.tests.items()}}
+        meta = {"protocol": PROTOCOL, "benchmarks": data.versions, "data": fingerprints}
+        write_ledger(directory / MAJORITY, rows, meta)
+    write_json(
+        directory / COMPARISON,
+        {
+            "config": config.resolved(),
+            "cells": [cell.hash for cell in cells],
+            "notes": {
+                **notes,
+                "name": config.name,
+                "command": command,
+                "machine": machine(),
+                "versions": {name: version(name) for name in PACKAGES},
+                "metrics": data.metrics,
+                "set_aside": {f"{d.name}/{d.split}": d.set_aside.counts for d in data.all},
+            },
+        },
+    )
+    return report(directory)
+
+
+def report(directory: Path) -> Path:
+    """Write the report of a comparison again, from its ledgers alone.
+
+    Args:
+        directory: `runs/<name>`, as a comparison left it.
+    """
+    comparison = read_json(directory / COMPARISON)
+    folders = [directory.parent / "cells" / name for name in comparison["cells"]]
+    gone = [folder.name for folder in folders if not (folder / CELL).is_file()]
+    if gone:
+        raise UserError(f"{len(gone)} cells of {directory} are gone (the first is {gone[0]}); run the comparison again.")
+    ledgers = [folder / LEDGER for folder in folders]
+    if (directory / MAJORITY).is_file():
+        ledgers.append(directory / MAJORITY)
+    cells = [{**read_json(folder / CELL), "metrics_path": str(folder / "metrics.jsonl")} for folder in folders]
+    trained = [cell for cell in cells if cell["condition"] != "text-ceiling"]
+    return write_report(directory, ledgers, trained, comparison["config"], comparison["notes"])
+
+
+def machine() -> str:
+    """Processor, cores and system, for the report."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return f"{name}, {cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

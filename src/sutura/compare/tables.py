@@ -74,7 +74,7 @@ def accuracy_table(standing: Standing, facts: Facts) -> Table:
         wrong = standing.estimates.get(Arm(arm.encoder, "wrong-picture"))
         rows.append(
             (
-                arm.label + (" (untrained)" if arm in standing.untrained else ""),
+                display(standing, arm),
                 score_cell(estimate),
                 gap_cell(standing.above_floor.get(arm)),
                 score_cell(wrong) if wrong else "–",
@@ -103,11 +103,22 @@ def accuracy_table(standing: Standing, facts: Facts) -> Table:
     return Table(columns, tuple(rows))
 
 
+def display(standing: Standing, arm: Arm) -> str:
+    """An encoder's name, with a word where its weights are random."""
+    return f"{arm.label} (untrained)" if arm in standing.untrained and arm.label != "untrained" else arm.label
+
+
 def pairs_table(standing: Standing) -> Table:
     """Every pair of trained encoders, the better one first."""
     rows = []
     for (a, b), gap in standing.pairs.items():
-        p = "–" if gap.p_adjusted is None else f"{gap.p_adjusted:.3f}"
+        p = (
+            "–"
+            if gap.p_adjusted is None
+            else "< 0.001"
+            if gap.p_adjusted < 0.001
+            else f"{gap.p_adjusted:.3f}"
+        )
         smallest = "–" if gap.detectable is None else f"{100 * gap.detectable:.1f}"
         rows.append((f"{a.label} − {b.label}", gap_cell(gap), p, smallest))
     columns = ("pair", "points [95 %]", "p (Holm)", "smallest difference found in 80 % of repeats")

@@ -21,9 +21,10 @@ _FLOOR_WORDS = {
 
 def verdict(standing: Standing) -> list[str]:
     """Sentences on one benchmark, the most important first."""
+    floor, ranking = _floor(standing), _ranking(standing)
+    used = any(standing.clears_floor(arm) for arm in standing.encoders)
     sentences = [
-        *_floor(standing),
-        *_ranking(standing),
+        *(ranking + floor if used else floor + ranking),
         *_controls(standing),
         *_limits(standing),
     ]
@@ -49,8 +50,17 @@ def points(difference: Difference, *, signed: bool = True) -> str:
     if difference.low is None or difference.high is None:
         return f"{text} (no interval can be computed)"
     p = difference.p if difference.p_adjusted is None else difference.p_adjusted
-    shown = "" if p is None else f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    name = "p" if difference.p_adjusted == difference.p else "adjusted p"
+    shown = "" if p is None else f", {name} {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     return f"{text} (95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}{shown})"
+
+
+def brief(difference: Difference) -> str:
+    """A difference and its interval, in points, for lists."""
+    text = f"{100 * difference.difference:+.1f}"
+    if difference.low is None or difference.high is None:
+        return text
+    return f"{text} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
 def listing(names: Sequence[str]) -> str:
@@ -83,8 +93,8 @@ def _floor(standing: Standing) -> list[str]:
         clear = [arm for arm in everyone if standing.clears_floor(arm)]
         below = [arm for arm in everyone if arm not in clear]
         text = f"The question-only floor on {standing.scores.benchmark}: {words} without seeing."
-        gaps = (f"{arm.label} by {points(standing.above_floor[arm])}" for arm in clear)
-        text += f" Above it: {'; '.join(gaps)}."
+        gaps = [f"{arm.label} {brief(standing.above_floor[arm])}" for arm in clear]
+        text += f" Above it, in points with 95 % intervals: {listing(gaps)}."
         if below:
             text += f" Not shown to be above it: {listing([arm.label for arm in below])}."
         sentences.append(text)
@@ -155,8 +165,8 @@ def _controls(standing: Standing) -> list[str]:
         ]
         text = f"An encoder with random weights ({floor.label}) reaches {value}. "
         if above:
-            gaps = (f"{arm.label} by {points(standing.above_untrained[arm])}" for arm in above)
-            text += f"Above it: {'; '.join(gaps)}."
+            gaps = [f"{arm.label} {brief(standing.above_untrained[arm])}" for arm in above]
+            text += f"Above it, in points with 95 % intervals: {listing(gaps)}."
         missing = [arm.label for arm in standing.encoders if arm not in above]
         if missing:
             text += f"{' ' if above else ''}Pre-training is not shown to help: {listing(missing)}."
@@ -182,6 +192,8 @@ def _limits(standing: Standing) -> list[str]:
             "pictures only, and every sentence is about these trained models, not about their encoders."
         ]
     text = f"{seeds} training seeds and {size}; intervals cover both sources of noise"
+    if len(arms) > 1:
+        text += ", p-values are adjusted for the number of comparisons (Holm) and intervals are not"
     if seeds in COVERAGE_FOUND:
         low, high = COVERAGE_FOUND[seeds]
         text += (

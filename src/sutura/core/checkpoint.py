@@ -77,7 +77,9 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}); it was cut short or edited by hand.") from None
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors as safetensors, atomically."""
     from safetensors.torch import save_file
 
@@ -103,7 +105,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise UserError(f"{path} cannot be read as safetensors ({error}); it is damaged or another format.") from None
+        raise UserError(
+            f"{path} cannot be read as safetensors ({error}); it is damaged or another format."
+        ) from None
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
@@ -125,7 +129,11 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> 
     if missing or extra or shapes:
         parts = [
             f"{len(names)} {label} ({', '.join(names[:4])}{' …' if len(names) > 4 else ''})"
-            for names, label in ((missing, "missing"), (extra, "not of this model"), (shapes, "of another shape"))
+            for names, label in (
+                (missing, "missing"),
+                (extra, "not of this model"),
+                (shapes, "of another shape"),
+            )
             if names
         ]
         raise UserError(f"Weights of {what} do not fit: {'; '.join(parts)}. Nothing was loaded.")

@@ -1,1 +1,1 @@
-"""data room"""
+"""Pictures and questions: what an encoder sees and what a language model is asked."""

@@ -46,6 +46,7 @@ _DAMAGE = (
     OverflowError,
     ZeroDivisionError,
     MemoryError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
@@ -222,3 +223,18 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
         low, high = values.min(), values.max()
         values = (values - low) * (255.0 / (high - low) if high > low else 0.0)
     return Image.fromarray(np.round(values).astype(np.uint8), mode=None).convert("RGB")
+
+
+def open_picture(given: str | Path | bytes | Image.Image) -> Image.Image:
+    """A picture from whatever a person hands over: a path, the file's bytes, or a PIL picture.
+
+    Raises:
+        UserError: nothing there, or nothing that can be decoded safely.
+    """
+    try:
+        if isinstance(given, Image.Image):
+            return _to_rgb(given, [])
+        return decode(given if isinstance(given, bytes) else Path(given))
+    except BadPicture as error:
+        name = "the picture" if isinstance(given, (bytes, Image.Image)) else str(given)
+        raise UserError(f"{name} cannot be used: {error}. Give a whole PNG, JPEG or WebP file.") from None

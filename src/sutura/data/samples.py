@@ -160,7 +160,10 @@ class VqaData:
     @property
     def distinct_pictures(self) -> list[PictureTurns]:
         """Each picture once, whatever a mixture repeats."""
-        return list({turns.image_id: turns for turns in reversed(self.pictures)}.values())[::-1]
+        first: dict[str, PictureTurns] = {}
+        for turns in self.pictures:
+            first.setdefault(turns.image_id, turns)
+        return list(first.values())
 
     def __len__(self) -> int:
         return sum(len(turns.samples) for turns in self.pictures)

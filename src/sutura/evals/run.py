@@ -57,7 +57,7 @@ def evaluate(
     *,
     patches: Patches | None,
     set_aside: SetAside,
-    words: Callable[[str], str] | None = None,
+    words: Mapping[str, str] | None = None,
     choices: Mapping[str, Sequence[str]] | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def evaluate(
             if patches is not None:
                 visual = stitch.model.project(patches(names).to(stitch.model.device))
         rows = [
-            Row(i, turns[name], stitch.prompt.encode_text(words(name)) if words else ())
+            Row(i, turns[name], stitch.prompt.encode_text(words[name]) if words else ())
             for i, name in enumerate(names)
         ]
         answers = generate(stitch.model, stitch.prompt, rows, visual, max_new_tokens=config.max_new_tokens)

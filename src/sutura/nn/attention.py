@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,5 +34,31 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each B H N D/H
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        # The CPU's fused kernel is slow backwards in bfloat16: with gradients, 64 tokens took 4 times and
+        # 20 tokens 11 times as long as the two matrix products written out (torch 2.15, AVX-512).
+        attend = written_out if q.dtype == torch.bfloat16 and q.device.type == "cpu" else fused
+        return self.out(attend(q, k, v, causal).transpose(1, 2).reshape(batch, tokens, width))
+
+
+def fused(
+    q: Float[Tensor, "batch heads tokens dim"],
+    k: Float[Tensor, "batch heads tokens dim"],
+    v: Float[Tensor, "batch heads tokens dim"],
+    causal: bool = False,
+) -> Float[Tensor, "batch heads tokens dim"]:
+    """Scaled dot-product attention by torch's kernels."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
+def written_out(
+    q: Float[Tensor, "batch heads tokens dim"],
+    k: Float[Tensor, "batch heads tokens dim"],
+    v: Float[Tensor, "batch heads tokens dim"],
+    causal: bool = False,
+) -> Float[Tensor, "batch heads tokens dim"]:
+    """The same as two matrix products around a softmax, which is taken in float32."""
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # B H N N
+    if causal:
+        later = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        logits = logits.masked_fill(later, float("-inf"))
+    return logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v

@@ -15,7 +15,7 @@ from sutura.core.config import Section, parse
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_file
 from sutura.core.runtime import pick_device
-from sutura.encoders.base import EncoderConfig
+from sutura.encoders.config import EncoderConfig
 from sutura.stitch.generate import Answer, generate
 from sutura.stitch.language import LlmConfig, add_adapter, load_adapter, load_language_model, load_tokenizer, save_adapter
 from sutura.stitch.model import StitchModel, describe_parts
@@ -72,6 +72,11 @@ class Stitch:
     def blind(self) -> bool:
         """Whether it takes no pictures."""
         return self.config.encoder is None
+
+    @property
+    def label(self) -> str:
+        """For tables: the encoder's name, or `blind`."""
+        return str(self.encoder_facts.get("name") or "blind")
 
     def attach(self, encoder: VisionEncoder, *, trained: bool = False) -> None:
         """Give the stitch its encoder.

@@ -115,6 +115,7 @@ def fit(
         )
     record = Record(directory, position, optim.max_bad_batches, resume)
 
+    optimizer.zero_grad(set_to_none=True)
     set_train_mode(model)
     for step in range(position.step, feed.steps):
         done, last = step + 1, step + 1 == feed.steps
@@ -186,7 +187,7 @@ def _accelerator(device: torch.device, precision: str) -> Accelerator:
     """Accelerate for one device and precision.
 
     Accelerate keeps both in one state per process and refuses to change it; a grid trains many cells in a
-    process, so the state is cleared here when it is another one, as transformers' Trainer does.
+    process, so the state is cleared here, as transformers' TrainingArguments does.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState

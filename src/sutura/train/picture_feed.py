@@ -33,7 +33,7 @@ def normalise(
     pictures: UInt8[np.ndarray, "batch height width 3"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "batch 3 height width"]:
     """8-bit pictures as an encoder takes them."""
-    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div_(255.0)
+    pixels = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div_(255.0)
     return pixels.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
 
 

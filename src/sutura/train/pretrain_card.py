@@ -31,9 +31,10 @@ def card(done: Pretrained, about: str, machine: str) -> str:
 {about}
 
 A vision transformer of {done.parameters:,} parameters (width {vit.width}, depth {vit.depth}, {vit.heads}
-heads, patches of {vit.patch_size} pixels, pictures of {vit.image_size}, no prefix token, mean pooling), trained
-from scratch on {pictures.count:,} pictures of the built-in world, split `pretrain`. The zoo's encoders of one seed
-start from the same weights and see the same pictures in the same order and crop; only the objective differs.
+heads, patches of {vit.patch_size} pixels, pictures of {vit.image_size}, no prefix token, mean pooling),
+trained from scratch on {pictures.count:,} pictures of the built-in world, split `pretrain`. The zoo's
+encoders of one seed start from the same weights and see the same pictures in the same order and crop; only
+the objective differs.
 
 Command: `sutura pretrain --preset zoo/{config.objective}`, config {config.hash()}, seed {config.seed}.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def parsed(text: str, like: Scene) -> Scene:
     for part in text.removesuffix(" .").split(" . "):
         size, colour, material, shape, column, row = part.split()
         objects.append(SceneObject(size, colour, material, shape, 0.0, 0.0, 0.0, int(column), int(row)))
-    return like._replace(objects=tuple(objects))
+    return replace(like, objects=tuple(objects))
 
 
 def test_the_description_alone_answers_every_question() -> None:

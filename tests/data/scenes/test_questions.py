@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -239,6 +240,6 @@ def test_programs_refuse_what_the_scene_does_not_settle() -> None:
     with pytest.raises(ValueError, match="no set of objects"):
         execute(("count", ("filter", ("scene",), "pink")), scene)
     one = ("unique", ("filter", ("scene",), scene.objects[0].colour))
-    single = scene._replace(objects=scene.objects[:1])
+    single = replace(scene, objects=scene.objects[:1])
     with pytest.raises(ValueError, match="neither left nor right"):
         execute(("side", one, one, "across"), single)

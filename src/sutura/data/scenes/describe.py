@@ -40,7 +40,7 @@ def captions(scene: Scene, seed: int, count: int) -> list[str]:
 
     All are true of the scene. Kinds beyond the first repeat in turn with new draws.
     """
-    rng = seeded(seed, "captions", *scene[2:], len(scene.objects))
+    rng = seeded(seed, "captions", *scene.key)
     kinds = [_in_order, _pairs, _tally, _related]
     rng.shuffle(kinds)
     kinds.insert(0, _full)

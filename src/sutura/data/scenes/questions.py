@@ -122,7 +122,7 @@ def questions(
     for name in names:
         if name not in FAMILIES:
             raise UserError(f"The built-in world has no question family {name!r}. {suggest(name, FAMILIES)}")
-    rng = seeded(seed, "questions", *scene[2:], len(scene.objects))
+    rng = seeded(seed, "questions", *scene.key)
     view = _View(scene)
     found: dict[str, Question] = {}
     for _ in range(4 + 2 * count // max(1, len(names))):

@@ -6,6 +6,7 @@ Two steps: a layout (shapes, sizes and places without overlap, each object reall
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
 from typing import NamedTuple
@@ -63,7 +64,8 @@ class SceneObject(NamedTuple):
     row: int
 
 
-class Scene(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Scene:
     """Two to six objects and the pose they are seen from; objects are sorted by column, then row."""
 
     objects: tuple[SceneObject, ...]
@@ -71,6 +73,11 @@ class Scene(NamedTuple):
     seed: int
     split: str
     index: int
+
+    @property
+    def key(self) -> tuple[int, str, int, int]:
+        """What seeds the draws about this scene: its seed, split and index, and its number of objects."""
+        return self.seed, self.split, self.index, len(self.objects)
 
     @property
     def name(self) -> str:

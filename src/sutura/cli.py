@@ -1,0 +1,176 @@
+"""The command line: parses, calls one function, prints. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sutura.core.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which frozen vision encoder gives a language model the best eyes, and how sure are we?",
+)
+zoo = typer.Typer(no_args_is_help=True, help="The small weights this project trained itself.")
+app.add_typer(zoo, name="zoo")
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Change the preset.")]
+Preset = Annotated[str, typer.Option(help="A shipped preset's name, or a YAML file.")]
+Stitches = Annotated[list[Path], typer.Option("--stitch", help="A stitch's directory; may be given several times.")]
+
+
+@app.command()
+def compare(
+    overrides: Overrides = None,
+    preset: Preset = "world",
+    limit: Annotated[int | None, typer.Option(help="At most so many pictures of every data set.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show the resolved config and the cells, run nothing.")] = False,
+    no_feature_cache: Annotated[bool, typer.Option(help="Run the encoders live in every step.")] = False,
+) -> None:
+    """Train and evaluate every encoder under one protocol, and write a report."""
+    print(f"sutura compare: preset {preset}", file=sys.stderr, flush=True)
+    from sutura.compare.run import dry, run, settings
+
+    config = settings(preset, overrides or (), limit=limit, cache=not no_feature_cache)
+    if dry_run:
+        typer.echo(dry(config))
+        return
+    typer.echo(run(config, command=shlex.join(["sutura", *sys.argv[1:]])))
+
+
+@app.command()
+def stitch(
+    encoder: Annotated[str, typer.Option(help="The encoder's id, or a row's name in the preset.")],
+    overrides: Overrides = None,
+    preset: Preset = "world",
+    seed: Annotated[int, typer.Option(help="Of adapter, projector, order and dropout.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="At most so many pictures of every data set.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Copy the finished stitch there.")] = None,
+) -> None:
+    """Train one encoder's stitch and print where it lies."""
+    print(f"sutura stitch: {encoder}, preset {preset}", file=sys.stderr, flush=True)
+    from sutura.compare.run import settings
+    from sutura.compare.single import train_one
+
+    typer.echo(train_one(settings(preset, overrides or (), limit=limit), encoder, seed=seed, out=out))
+
+
+@app.command(name="eval")
+def evaluate(
+    stitch: Stitches,
+    benchmark: Annotated[str, typer.Option(help="A benchmark's name, or local:NAME with data overrides.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Of the benchmark's data.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the ledger (Parquet) there.")] = None,
+    allow_training: Annotated[bool, typer.Option(help="Accept a training split; that is no test.")] = False,
+) -> None:
+    """Score saved stitches on a benchmark, beside the same stitches shown wrong pictures."""
+    from sutura.compare.single import evaluate_saved
+
+    typer.echo(evaluate_saved(stitch, benchmark, overrides or (), out=out, allow_training=allow_training))
+
+
+@app.command()
+def ask(
+    stitch: Stitches,
+    question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
+    image: Annotated[Path | None, typer.Option(help="The picture.")] = None,
+    interactive: Annotated[bool, typer.Option(help="Go on asking about the picture until an empty line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object an answer.")] = False,
+    device: Annotated[str, typer.Option(help="Where to run.")] = "auto",
+) -> None:
+    """Ask trained stitches about a picture."""
+    from sutura.stitch.bundle import load_stitch
+
+    if question is None and not interactive:
+        raise UserError("Nothing was asked; give a question, or --interactive.")
+    loaded = {str(folder): load_stitch(folder, device=device) for folder in stitch}
+    while question is None or question.strip():
+        if question is not None:
+            for name, one in loaded.items():
+                answer = one.ask(None if one.blind else image, question)
+                if as_json:
+                    typer.echo(json.dumps({"stitch": name, "image": str(image), "question": question, "answer": answer}))
+                else:
+                    typer.echo(answer if len(loaded) == 1 else f"{one.label}: {answer}")
+        if not interactive:
+            return
+        question = sys.stdin.readline() if not sys.stdin.isatty() else input("> ")
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="runs/<name>, as a comparison left it.")]) -> None:
+    """Write a comparison's report again, from its ledgers alone."""
+    from sutura.compare.run import report as write
+
+    typer.echo(write(directory))
+
+
+@app.command()
+def encoders() -> None:
+    """The catalog of encoders: what is known of each, and how it was checked."""
+    from sutura.core.tables import show
+    from sutura.encoders.catalog import catalog_table
+
+    show(catalog_table(), title="Encoders")
+
+
+@app.command()
+def benchmarks() -> None:
+    """The table of benchmarks."""
+    from sutura.core.tables import show
+    from sutura.evals.benchmarks import benchmark_table
+
+    show(benchmark_table(), title="Benchmarks")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, threads, accelerators and cache places of this installation."""
+    from sutura.core.doctor import findings
+    from sutura.core.tables import show
+
+    show(findings(), title="sutura doctor")
+
+
+@zoo.command(name="list")
+def zoo_list() -> None:
+    """What the zoo holds."""
+    from sutura.core.tables import show
+    from sutura.train.zoo import zoo_table
+
+    show(zoo_table(), title="Zoo")
+
+
+@zoo.command()
+def build(
+    name: Annotated[str, typer.Argument(help="A member of the zoo, or `all`.")],
+    overrides: Overrides = None,
+) -> None:
+    """Train a member of the zoo again from nothing."""
+    from sutura.train.zoo import build_member
+
+    for path in build_member(name, overrides or ()):
+        typer.echo(path)
+
+
+def main() -> None:
+    """Entry point. A UserError is printed as a sentence, and the exit code is 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"sutura: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("sutura: interrupted; what is finished is kept, run the same command to go on.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What an encoder row of a config can say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from sutura.core.config import Section
+
+
+class TransformConfig(Section):
+    """How a picture becomes pixels, for a checkpoint that does not bring this with it.
+
+    Args:
+        image_size: side of the square the encoder sees.
+        mean: subtracted from colours in 0 to 1.
+        std: divides them after it.
+        resize: `squash` brings both sides to the square, `crop` brings the shorter side and cuts the centre out.
+        interpolation: of the resizing.
+    """
+
+    image_size: int = Field(gt=0)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Literal["squash", "crop"]
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(std) <= 0:
+            raise ValueError("every std must be above 0")
+        return std
+
+
+class EncoderConfig(Section):
+    """Which encoder, and which of its features.
+
+    Args:
+        id: a catalog name; `zoo:NAME`; a local folder in transformers', timm's, open_clip's or the zoo's format;
+            `hf:org/name`, `timm:NAME` or `open_clip:NAME/TAG` for the Hub; or another package's encoder.
+        layer: the block whose output is read; -1 is the last, -2 the one before it, 0 the first.
+        final_norm: whether the model's own final norm is applied to that output.
+        tokens: how many patches to hand on; None hands on as many as there are.
+        image_size: another side than the checkpoint's own, by the library's position interpolation.
+        revision: branch, tag or commit on the Hub; what it resolved to stands in the facts.
+        trust_remote_code: whether code from the Hub may run.
+        untrained_seed: the same architecture with random weights from this seed: the untrained control.
+        name: for tables; the id's last part by default.
+        transform: for a folder that does not say how pictures are to be prepared.
+    """
+
+    id: str = Field(min_length=1)
+    layer: int = -1
+    final_norm: bool = False
+    tokens: int | None = Field(default=None, gt=0)
+    image_size: int | None = Field(default=None, gt=0)
+    revision: str | None = None
+    trust_remote_code: bool = False
+    untrained_seed: int | None = None
+    name: str | None = None
+    transform: TransformConfig | None = None
+
+    def display_name(self) -> str:
+        """The name for tables."""
+        if self.name:
+            return self.name
+        last = self.id.rstrip("/").split(":")[-1]
+        last = last if self.id.startswith("open_clip:") else last.split("/")[-1]
+        return last if self.untrained_seed is None else f"{last} (untrained)"
