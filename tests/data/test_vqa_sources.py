@@ -385,3 +385,24 @@ def test_sources_are_looked_up_by_name_and_others_plug_in():
     assert {"world", "cauldron", "parquet", "jsonl", "mixture"} <= set(SOURCES.names())
     nested = parse(VqaSource, {"source": "mixture", "parts": [{"limit": 3}]})
     assert nested.parts[0].limit == 3
+
+
+# --- the Hub ---
+
+
+def test_hub_sets_are_asked_for_by_name_subset_and_split(monkeypatch, datasets_cache):
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    asked = []
+
+    def load_dataset(name, subset, *, split):
+        asked.append((name, subset, split))
+        raise DatasetNotFoundError(f"{name} does not exist")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(
+        UserError, match=r"'org/set' \(subset vqav2, split train\) cannot be loaded: org/set does"
+    ):
+        load_cauldron("hf:org/set", subset="vqav2")
+    assert asked == [("org/set", "vqav2", "train")]

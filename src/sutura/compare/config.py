@@ -145,7 +145,7 @@ class CompareConfig(Section):
 
     @model_validator(mode="after")
     def _rows_are_distinct(self) -> CompareConfig:
-        names = [e.name or e.id for e in self.encoder_rows()]
+        names = [row.display_name() for row in self.encoder_rows()]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two encoder rows are called {name!r}; give one of them a name of its own")

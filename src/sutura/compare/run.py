@@ -26,8 +26,9 @@ from sutura.data.samples import SetAside, VqaData
 from sutura.data.vqa import load_vqa
 from sutura.data.world_vqa import ScenePicture
 from sutura.encoders import load_encoder
-from sutura.encoders.base import EncoderConfig, VisionEncoder
+from sutura.encoders.base import VisionEncoder
 from sutura.encoders.cache import FeatureStore, cached_features, estimate_bytes
+from sutura.encoders.config import EncoderConfig
 from sutura.evals.baselines import majority_rows
 from sutura.evals.benchmarks import Benchmark, get_benchmark
 from sutura.evals.contamination import overlap
@@ -82,7 +83,7 @@ def settings(
 
 def dry(config: CompareConfig) -> str:
     """The resolved config and the cells it asks for, as YAML; nothing is loaded."""
-    rows = [row.name or row.id for row in config.encoder_rows()]
+    rows = [row.display_name() for row in config.encoder_rows()]
     cells = len(config.seeds) * (len(rows) + config.controls.blind) + config.controls.text_ceiling
     text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
     return f"{text}# {cells} cells: {len(config.seeds)} seeds × ({', '.join(rows)}{', blind' * config.controls.blind})"

@@ -47,7 +47,7 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
     """
     if out is not None and out.exists():
         raise UserError(f"{out} exists already; give --out a new place.")
-    rows = {row.name or row.id: row for row in config.encoder_rows()}
+    rows = {row.display_name(): row for row in config.encoder_rows()}
     rows |= {row.id: row for row in config.encoders}
     row = rows.get(encoder, EncoderConfig(id=encoder))
     chosen = config.model_copy(

@@ -81,12 +81,28 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep merge of mappings; lists and scalars of `over` replace those of `base`."""
+    """Deep merge of mappings; lists and scalars of `over` replace those of `base`.
+
+    A mapping whose keys are places in a list (`{0: …}`) changes those places and leaves the others.
+    """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(old, list) and isinstance(value, Mapping):
+            merged[key] = _merge_places(key, old, value)
+        else:
+            merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _merge_places(name: str, old: list[Any], value: Mapping[str, Any]) -> list[Any]:
+    items = list(old)
+    for place, change in value.items():
+        if not str(place).isdigit() or int(place) >= len(items):
+            raise UserError(f"{name} is a list of {len(items)}; {place!r} is no place in it (0 to {len(items) - 1}).")
+        here = items[int(place)]
+        items[int(place)] = merge(here, change) if isinstance(here, Mapping) and isinstance(change, Mapping) else change
+    return items
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

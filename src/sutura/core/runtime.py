@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sutura.core.errors import UserError
@@ -42,6 +44,24 @@ def seed_everything(seed: int, *keys: int | str) -> None:
     random.seed(derived)
     np.random.seed(derived % 2**32)
     torch.manual_seed(derived)
+
+
+@contextmanager
+def seeded(seed: int, *keys: int | str) -> Iterator[None]:
+    """Seed everything inside the block and put every generator back where it was afterwards."""
+    import random
+
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        seed_everything(seed, *keys)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -1,4 +1,4 @@
-"""Other people's models behind one contract: pictures to patches. Light to import; torch comes with the first name."""
+"""Other people's models behind one contract: pictures to patches. No torch until a name is used."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ class TransformConfig(Section):
         image_size: side of the square the encoder sees.
         mean: subtracted from colours in 0 to 1.
         std: divides them after it.
-        resize: `squash` brings both sides to the square, `crop` brings the shorter side and cuts the centre out.
+        resize: `squash` brings both sides to the square, `crop` brings the shorter side and cuts the centre
+            out.
         interpolation: of the resizing.
     """
 
@@ -38,7 +39,8 @@ class EncoderConfig(Section):
     """Which encoder, and which of its features.
 
     Args:
-        id: a catalog name; `zoo:NAME`; a local folder in transformers', timm's, open_clip's or the zoo's format;
+        id: a catalog name; `zoo:NAME`; a local folder in transformers', timm's, open_clip's or the zoo's
+            format;
             `hf:org/name`, `timm:NAME` or `open_clip:NAME/TAG` for the Hub; or another package's encoder.
         layer: the block whose output is read; -1 is the last, -2 the one before it, 0 the first.
         final_norm: whether the model's own final norm is applied to that output.

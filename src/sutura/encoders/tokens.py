@@ -20,7 +20,8 @@ def token_grid(native: tuple[int, int], tokens: int | None) -> tuple[int, int]:
         tokens: how many patches are wanted; None keeps the native grid.
 
     Raises:
-        UserError: a number that is neither a square nor the native grid scaled evenly, with the nearest that are.
+        UserError: a number that is neither a square nor the native grid scaled evenly, with the nearest that
+            are.
     """
     if tokens is None or tokens == native[0] * native[1]:
         return native

@@ -20,9 +20,21 @@ PREPROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_pre
 
 #: What of a transformers processor changes pixels; the rest is bookkeeping.
 _PIXEL_KEYS = (
-    "do_resize size resample do_center_crop crop_size do_rescale rescale_factor do_normalize image_mean image_std "
-    "do_pad pad_size do_convert_rgb crop_pct"
-).split()
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+    "do_pad",
+    "pad_size",
+    "do_convert_rgb",
+    "crop_pct",
+)
 
 
 @dataclass(frozen=True)
@@ -47,12 +59,14 @@ class Transform:
         """Side of the pixels it makes.
 
         Raises:
-            UserError: pictures of different shapes give pixels of different shapes, or pixels that are not square.
+            UserError: pictures of different shapes give pixels of different shapes, or pixels that are not
+                square.
         """
         shapes = {tuple(self.apply(Image.new("RGB", size)).shape) for size in ((96, 64), (64, 96))}
         if len(shapes) > 1 or (shape := shapes.pop())[1] != shape[2] or shape[0] != 3:
             raise UserError(
-                "The checkpoint's own preprocessing does not bring every picture to one square. Give the encoder a "
+                "The checkpoint's own preprocessing does not bring every picture to one square. Give the "
+                "encoder a "
                 "`transform` with image_size, mean, std and resize."
             )
         return shape[1]
@@ -118,8 +132,10 @@ def from_processor(folder: Path, image_size: int | None = None) -> Transform:
 
     if not any((folder / name).is_file() for name in PREPROCESSORS):
         raise UserError(
-            f"{folder} does not say how pictures are to be prepared: it holds none of {', '.join(PREPROCESSORS)}. "
-            "Save the image processor beside the weights (AutoImageProcessor.from_pretrained(…).save_pretrained(folder)), "
+            f"{folder} does not say how pictures are to be prepared: it holds none of "
+            f"{', '.join(PREPROCESSORS)}. "
+            "Save the image processor beside the weights "
+            "(AutoImageProcessor.from_pretrained(…).save_pretrained(folder)), "
             "or give the encoder a `transform` with image_size, mean, std and resize."
         )
     video = not (folder / PREPROCESSORS[0]).is_file() and (folder / PREPROCESSORS[2]).is_file()
@@ -132,7 +148,9 @@ def from_processor(folder: Path, image_size: int | None = None) -> Transform:
             raise UserError(f"The preprocessing in {folder} cannot be read: {error}") from None
         spec = _pixel_spec(processor)
         if not spec.get("image_mean") or not spec.get("image_std"):
-            raise UserError(f"The preprocessing in {folder} names no image_mean and image_std; give a `transform`.")
+            raise UserError(
+                f"The preprocessing in {folder} names no image_mean and image_std; give a `transform`."
+            )
         policy = "crop" if spec.get("do_center_crop") else "squash"
         return Transform(FromProcessor(processor, video=video), {"kind": "processor", **spec}, policy)
 

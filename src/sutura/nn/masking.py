@@ -13,8 +13,8 @@ from torch import Tensor
 class MultiBlock:
     """I-JEPA's masks: some target rectangles, and as context a large rectangle without them.
 
-    A rectangle's size is drawn once for a batch, its place for every picture. Targets may overlap each
-    other, the context never overlaps a target.
+    A rectangle's size is drawn once for a batch, among all whose area and aspect lie in the ranges; its place
+    is drawn for every picture. Targets may overlap each other, the context never overlaps a target.
 
     Args:
         grid: rows and columns of patches.
@@ -22,12 +22,15 @@ class MultiBlock:
         target_scale: range of a target's area, as a share of the grid.
         target_aspect: range of its height over its width.
         context_scale: range of the context rectangle's area before the targets are taken out.
+        context_aspect: range of its height over its width.
         least_context: patches that a context must keep; a picture's places are drawn anew until it does.
 
     Source: Assran et al. 2023, arXiv:2301.08243, section 3; facebookresearch/ijepa
         src/masks/multiblock.py.
-    Differs: contexts of one batch are cut to the smallest one by leaving out patches at random, where the
-        reference drops the last ones and so prefers the top of the picture.
+    Differs: the reference rounds a drawn area and aspect to whole patches, which on small grids leaves the
+        ranges it names; here the ranges hold, and a context may be a little off square. Contexts of one
+        batch are cut to the smallest one by leaving out patches at random, where the reference drops the
+        last ones and so prefers the top of the picture.
     """
 
     grid: tuple[int, int]
@@ -35,15 +38,19 @@ class MultiBlock:
     target_scale: tuple[float, float] = (0.15, 0.2)
     target_aspect: tuple[float, float] = (0.75, 1.5)
     context_scale: tuple[float, float] = (0.85, 1.0)
+    context_aspect: tuple[float, float] = (0.8, 1.25)
     least_context: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("target_scale", "context_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{name}={low, high} is not a range within 0 and 1.")
         if self.targets < 1 or self.least_context < 1:
             raise ValueError("At least one target and one context patch are needed.")
+        for name in ("target", "context"):
+            if not self._sizes(name):
+                raise ValueError(
+                    f"No rectangle of whole patches on a grid of {self.grid[0]}×{self.grid[1]} has "
+                    f"{name}_scale={getattr(self, name + '_scale')} and "
+                    f"{name}_aspect={getattr(self, name + '_aspect')}; widen the ranges."
+                )
 
     def sample(
         self, batch: int, generator: torch.Generator
@@ -53,8 +60,8 @@ class MultiBlock:
         Raises:
             ValueError: the scales leave too little context in a hundred draws of a picture's places.
         """
-        size = self._size(self.target_scale, self.target_aspect, generator)
-        context_size = self._size(self.context_scale, (1.0, 1.0), generator)
+        size = self._size("target", generator)
+        context_size = self._size("context", generator)
         hit = torch.zeros(batch, self.targets, self._patches, dtype=torch.bool)
         context = torch.zeros(batch, self._patches, dtype=torch.bool)
         open_rows = torch.arange(batch)
@@ -78,15 +85,20 @@ class MultiBlock:
     def _patches(self) -> int:
         return self.grid[0] * self.grid[1]
 
-    def _size(
-        self, scale: tuple[float, float], aspect: tuple[float, float], generator: torch.Generator
-    ) -> tuple[int, int]:
-        """Rows and columns of a rectangle; it always fits the grid."""
-        area_draw, aspect_draw = torch.rand(2, generator=generator).tolist()
-        area = self._patches * (scale[0] + area_draw * (scale[1] - scale[0]))
-        ratio = aspect[0] + aspect_draw * (aspect[1] - aspect[0])
-        height, width = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-        return min(max(height, 1), self.grid[0]), min(max(width, 1), self.grid[1])
+    def _sizes(self, name: str) -> list[tuple[int, int]]:
+        """Rows and columns of every rectangle within the ranges of that name."""
+        scale, aspect = getattr(self, f"{name}_scale"), getattr(self, f"{name}_aspect")
+        return [
+            (height, width)
+            for height in range(1, self.grid[0] + 1)
+            for width in range(1, self.grid[1] + 1)
+            if scale[0] <= height * width / self._patches <= scale[1]
+            and aspect[0] <= height / width <= aspect[1]
+        ]
+
+    def _size(self, name: str, generator: torch.Generator) -> tuple[int, int]:
+        sizes = self._sizes(name)
+        return sizes[int(torch.randint(len(sizes), (1,), generator=generator))]
 
     def _place(
         self, count: int, size: tuple[int, int], generator: torch.Generator

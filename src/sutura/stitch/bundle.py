@@ -13,7 +13,7 @@ from torch import Tensor
 from sutura.core.checkpoint import atomic_directory, load_strict, load_tensors, read_json, save_tensors, write_json
 from sutura.core.config import Section, parse
 from sutura.core.errors import UserError
-from sutura.core.hashing import fingerprint_file
+from sutura.core.hashing import fingerprint, fingerprint_file
 from sutura.core.runtime import pick_device
 from sutura.encoders.config import EncoderConfig
 from sutura.stitch.generate import Answer, generate
@@ -59,6 +59,7 @@ class Stitch:
         encoder_facts: of the encoder it was built for (name, width, fingerprint, …); empty for a blind one.
         llm_fingerprint: of the language model's weights before training.
         encoder: the frozen encoder; None until attached.
+        encoder_trained: whether its weights were trained along, and so belong to what is saved.
     """
 
     config: StitchConfig
@@ -67,6 +68,7 @@ class Stitch:
     encoder_facts: dict[str, Any]
     llm_fingerprint: str
     encoder: VisionEncoder | None = None
+    encoder_trained: bool = False
 
     @property
     def blind(self) -> bool:
@@ -90,7 +92,7 @@ class Stitch:
                 f"The stitch was trained on encoder {self.encoder_facts.get('name')!r} with fingerprint {expected}; "
                 f"{encoder.name!r} has {encoder.fingerprint}. Its weights, transform or options have changed."
             )
-        self.encoder = encoder
+        self.encoder, self.encoder_trained = encoder, trained
         if trained:
             self.model.encoder = encoder
 
@@ -154,8 +156,8 @@ class Stitch:
                 save_adapter(self.model.lm, folder / ADAPTER)
             elif self.config.llm.train == "full":
                 save_tensors(folder / LLM, self.model.lm.state_dict())
-            if self.model.encoder is not None:
-                save_tensors(folder / ENCODER, self.model.encoder.state_dict())
+            if self.encoder_trained and self.encoder is not None:
+                save_tensors(folder / ENCODER, self.encoder.state_dict())
             (folder / "README.md").write_text(card or self.card(), encoding="utf-8")
             written = sorted(p for p in folder.rglob("*") if p.is_file())
             content = {
@@ -167,7 +169,7 @@ class Stitch:
                 **(extra or {}),
                 "files": {p.relative_to(folder).as_posix(): fingerprint_file(p) for p in written},
             }
-            write_json(folder / STITCH, content)
+            write_json(folder / STITCH, {**content, "seal": _seal(content)})
 
     def card(self) -> str:
         """Facts about the stitch, for its README."""
@@ -198,7 +200,7 @@ def build_stitch(config: StitchConfig, encoder_facts: Mapping[str, Any] | None =
     if (config.encoder is None) != (encoder_facts is None):
         raise UserError("A stitch with an encoder needs its facts, a blind one has none.")
     tokenizer = load_tokenizer(config.llm)
-    lm, fingerprint = load_language_model(config.llm)
+    lm, weights = load_language_model(config.llm)
     stops = lm.generation_config.eos_token_id if lm.generation_config is not None else None
     extra = [stops] if isinstance(stops, int) else list(stops or ())
     prompt = PromptBuilder(tokenizer, config.prompt, tuple(extra))
@@ -213,7 +215,7 @@ def build_stitch(config: StitchConfig, encoder_facts: Mapping[str, Any] | None =
     if encoder_facts is not None:
         projector = build_projector(config.projector, encoder_facts["width"], width, seed=config.seed)
     model = StitchModel(add_adapter(lm, config.llm, seed=config.seed), projector)
-    return Stitch(config, model.eval(), prompt, dict(encoder_facts or {}), fingerprint)
+    return Stitch(config, model.eval(), prompt, dict(encoder_facts or {}), weights)
 
 
 def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = True) -> Stitch:
@@ -234,6 +236,8 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
     manifest = read_json(folder / STITCH)
     if manifest.get("format") != FORMAT:
         raise UserError(f"{folder} has stitch format {manifest.get('format')}; this version reads {FORMAT}.")
+    if manifest.get("seal") != _seal(manifest):
+        raise UserError(f"{folder / STITCH} is not as it was saved (its seal differs). Nothing was loaded.")
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file():
             raise UserError(f"{folder} is incomplete: {name} is missing. Nothing was loaded.")
@@ -252,9 +256,9 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
         load_adapter(stitch.model.lm, folder / ADAPTER)
     elif config.llm.train == "full":
         load_strict(stitch.model.lm, load_tensors(folder / LLM), "the language model")
+    stitch.model.to(pick_device(device)).eval()
     if encoder and config.encoder is not None:
         _attach_saved(stitch, folder, trained=ENCODER in manifest["files"])
-    stitch.model.to(pick_device(device)).eval()
     return stitch
 
 
@@ -263,7 +267,15 @@ def _attach_saved(stitch: Stitch, folder: Path, *, trained: bool) -> None:
 
     assert stitch.config.encoder is not None
     encoder = load_encoder(stitch.config.encoder)
-    stitch.attach(encoder)
+    stitch.attach(encoder, trained=trained)
     if trained:
         load_strict(encoder, load_tensors(folder / ENCODER), "the encoder")
     encoder.to(stitch.model.device)
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """Fingerprint of a manifest. Where the parts lie may change; what they are has fingerprints of its own."""
+    config = dict(manifest.get("config") or {})
+    for part in ("encoder", "llm"):
+        config[part] = {key: value for key, value in (config.get(part) or {}).items() if key != "id"}
+    return fingerprint({**{key: value for key, value in manifest.items() if key != "seal"}, "config": config})

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ATTENTION = ("sdpa", "eager")
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
@@ -47,11 +48,16 @@ class LlmConfig(Section):
 
 def load_tokenizer(config: LlmConfig) -> PreTrainedTokenizerBase:
     """The tokenizer that travels with the language model."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     place = locate(config.id)
     try:
-        return AutoTokenizer.from_pretrained(
+        saved = get_tokenizer_config(place, revision=config.revision)
+        # AutoTokenizer puts the architecture's own splitting rules in the place of those in tokenizer.json (for
+        # Qwen2, for one): text would be cut into other tokens than the model was trained on.
+        generic = saved.get("tokenizer_class") in GENERIC_TOKENIZERS and "auto_map" not in saved
+        return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
             place, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError) as error:

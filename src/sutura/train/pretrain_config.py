@@ -34,13 +34,20 @@ class IjepaConfig(Section):
     target_scale: tuple[float, float] = (0.15, 0.2)
     target_aspect: tuple[float, float] = (0.75, 1.5)
     context_scale: tuple[float, float] = (0.85, 1.0)
+    context_aspect: tuple[float, float] = (0.8, 1.25)
     least_context: int = Field(10, ge=1)
     momentum: float = Field(0.99, ge=0, lt=1)
 
     def masks(self, grid: tuple[int, int]) -> MultiBlock:
         """The mask sampler."""
         return MultiBlock(
-            grid, self.targets, self.target_scale, self.target_aspect, self.context_scale, self.least_context
+            grid,
+            targets=self.targets,
+            target_scale=self.target_scale,
+            target_aspect=self.target_aspect,
+            context_scale=self.context_scale,
+            context_aspect=self.context_aspect,
+            least_context=self.least_context,
         )
 
 
@@ -82,8 +89,8 @@ class PicturesConfig(Section):
     captions: int = Field(4, ge=1)
     seed: int = 0
     shift: int = Field(4, ge=0)
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    mean: tuple[float, float, float] = (0.70, 0.69, 0.69)
+    std: tuple[float, float, float] = (0.14, 0.14, 0.14)
     cache: str = "runs/cache/scenes"
 
 

@@ -1,0 +1,241 @@
+"""Features on disk: each picture is encoded once, and read back through a memory map."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sutura.core.checkpoint import atomic_directory, read_json, write_json
+from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint
+from sutura.core.runtime import cpu_count, pick_dtype
+from sutura.data.samples import BadPicture, PictureTurns, SetAside
+
+if TYPE_CHECKING:
+    from sutura.encoders.base import VisionEncoder
+
+#: Raised when the layout on disk or the meaning of a row changes, so that no older cache is read.
+FORMAT = 1
+ROWS, INDEX = "features.bin", "index.json"
+#: A picture that was unreadable goes into the tally under this, with its own reason behind it.
+UNREADABLE = "unreadable picture"
+
+
+class FeatureStore:
+    """Patches of many pictures in one file; opened when first read, so that it travels between processes.
+
+    Args:
+        directory: as `cached_features` wrote it.
+
+    Raises:
+        UserError: a file missing, or one whose length is not what the index says.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        index = read_json(directory / INDEX)
+        self.fingerprint: str = index["fingerprint"]
+        self.num_tokens: int = index["num_tokens"]
+        self.width: int = index["width"]
+        self.dtype: str = index["dtype"]
+        self.image_ids: tuple[str, ...] = tuple(index["image_ids"])
+        self.unreadable: dict[str, str] = index["unreadable"]
+        self.facts: dict[str, Any] = index["facts"]
+        self._row = {name: row for row, name in enumerate(self.image_ids)}
+        self._map: np.ndarray | None = None
+        expected = estimate_bytes(len(self.image_ids), self.num_tokens, self.width, self.dtype)
+        path = directory / ROWS
+        if not path.is_file() or path.stat().st_size != expected:
+            raise UserError(
+                f"{path} should hold {expected:,} bytes and does not; remove {directory} and run again."
+            )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._row
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_map": None}
+
+    def rows(self, image_ids: Sequence[str]) -> Float[Tensor, "pictures tokens width"]:
+        """Patches of some pictures, in the order asked for and in the precision kept.
+
+        Raises:
+            UserError: a picture that is not in the store, with the reason when it was unreadable.
+        """
+        missing = [name for name in image_ids if name not in self._row]
+        if missing:
+            why = self.unreadable.get(missing[0])
+            raise UserError(
+                f"{len(missing)} pictures have no features ({', '.join(missing[:3])}"
+                f"{' …' if len(missing) > 3 else ''}){f': {why}' if why else ''}."
+            )
+        taken = self._mapped()[[self._row[name] for name in image_ids]]
+        return torch.from_numpy(taken).view(pick_dtype(self.dtype))
+
+    def _mapped(self) -> np.ndarray:
+        if self._map is None:
+            shape = (len(self), self.num_tokens, self.width)
+            kind = np.int32 if self.dtype == "float32" else np.int16  # bits only: NumPy has no bfloat16
+            self._map = (
+                np.memmap(self.directory / ROWS, kind, "r", shape=shape)
+                if len(self)
+                else np.zeros(shape, kind)
+            )
+        return self._map
+
+
+def estimate_bytes(pictures: int, num_tokens: int, width: int, dtype: str) -> int:
+    """Size of the features of so many pictures, in bytes."""
+    return pictures * num_tokens * width * pick_dtype(dtype).itemsize
+
+
+def cached_features(
+    encoder: VisionEncoder,
+    pictures: Sequence[PictureTurns],
+    directory: Path,
+    *,
+    data_fingerprint: str,
+    batch_size: int = 64,
+    dtype: str = "float16",
+    on_progress: Callable[[int], None] | None = None,
+    set_aside: SetAside | None = None,
+) -> FeatureStore:
+    """Features of pictures, from disk when they are there, else computed now and written whole or not at all.
+
+    Args:
+        encoder: frozen; its fingerprint, the data's and the precision are the key.
+        pictures: a picture that stands here twice is encoded once.
+        directory: of all caches.
+        data_fingerprint: changes whenever a picture may have.
+        batch_size: pictures encoded together.
+        dtype: on disk; float16 halves what float32 takes.
+        on_progress: told how many pictures are done.
+        set_aside: unreadable pictures are entered here, from a cache too.
+
+    Raises:
+        UserError: the disk is full, the encoder is being trained, or features do not fit the precision.
+    """
+    if any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise UserError(f"Encoder {encoder.name!r} is being trained, so its features cannot be kept on disk.")
+    key = fingerprint([FORMAT, encoder.fingerprint, data_fingerprint, dtype])
+    place = Path(directory) / key
+    if not place.exists():
+        distinct = list({turns.image_id: turns for turns in reversed(pictures)}.values())[::-1]
+        _compute(encoder, distinct, place, key, batch_size, dtype, on_progress)
+    store = FeatureStore(place)
+    if set_aside is not None:
+        for name, reason in store.unreadable.items():
+            set_aside.add(f"{UNREADABLE}: {reason}", name)
+    return store
+
+
+def _compute(
+    encoder: VisionEncoder,
+    pictures: Sequence[PictureTurns],
+    place: Path,
+    key: str,
+    batch_size: int,
+    dtype: str,
+    on_progress: Callable[[int], None] | None,
+) -> None:
+    needed = estimate_bytes(len(pictures), encoder.num_tokens, encoder.width, dtype)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(place.parent).free
+    if needed > free:
+        raise UserError(_full(place, needed, free))
+    names: list[str] = []
+    unreadable: dict[str, str] = {}
+    began = time.perf_counter()
+    try:
+        with atomic_directory(place) as folder:
+            with (folder / ROWS).open("wb") as file:
+                for done, batch in _batches(encoder, pictures, batch_size):
+                    good = {name: pixels for name, pixels in batch.items() if isinstance(pixels, Tensor)}
+                    unreadable |= {name: why for name, why in batch.items() if isinstance(why, str)}
+                    if good:
+                        features = _encode(encoder, torch.stack(list(good.values())), dtype)
+                        file.write(features.view(torch.uint8).numpy().tobytes())
+                        names += good
+                    if on_progress is not None:
+                        on_progress(done)
+            write_json(
+                folder / INDEX,
+                {
+                    "fingerprint": key,
+                    "encoder": encoder.fingerprint,
+                    "num_tokens": encoder.num_tokens,
+                    "width": encoder.width,
+                    "dtype": dtype,
+                    "image_ids": names,
+                    "unreadable": unreadable,
+                    "facts": {"name": encoder.name, "seconds": round(time.perf_counter() - began, 2)},
+                },
+            )
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(_full(place, needed, shutil.disk_usage(place.parent).free)) from None
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and place.exists():
+            return  # another process finished the same features first
+        raise
+
+
+def _batches(
+    encoder: VisionEncoder, pictures: Sequence[PictureTurns], batch_size: int
+) -> Iterator[tuple[int, dict[str, Tensor | str]]]:
+    """Pixels, or the reason why there are none, batch by batch; the next batch is decoded meanwhile."""
+
+    def open_one(turns: PictureTurns) -> Tensor | str:
+        try:
+            return encoder.transform(turns.image.open())
+        except BadPicture as error:
+            return error.reason
+
+    chunks = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+    with ThreadPoolExecutor(max_workers=max(1, min(8, cpu_count()))) as pool:
+        ahead: list[Future[Tensor | str]] = [
+            pool.submit(open_one, turns) for turns in (chunks[0] if chunks else ())
+        ]
+        done = 0
+        for index, chunk in enumerate(chunks):
+            current, following = ahead, chunks[index + 1] if index + 1 < len(chunks) else ()
+            ahead = [pool.submit(open_one, turns) for turns in following]
+            done += len(chunk)
+            yield (
+                done,
+                {turns.image_id: future.result() for turns, future in zip(chunk, current, strict=True)},
+            )
+
+
+@torch.inference_mode()
+def _encode(encoder: VisionEncoder, pixels: Tensor, dtype: str) -> Tensor:
+    device = next(encoder.parameters()).device
+    features = encoder(pixels.to(device)).to(pick_dtype(dtype)).cpu().contiguous()
+    if not bool(torch.isfinite(features).all()):
+        raise UserError(
+            f"Features of {encoder.name!r} are not finite in {dtype}; choose bfloat16 or float32 for the "
+            "feature "
+            "cache, or look at the encoder's weights."
+        )
+    return features
+
+
+def _full(place: Path, needed: int, free: int) -> str:
+    return (
+        f"The disk is full: the features need {needed / 1e6:,.0f} MB in {place.parent}, {free / 1e6:,.0f} MB "
+        "are free. "
+        "Free some, use fewer tokens (encoder.tokens), or go without the cache (--no-feature-cache). Nothing "
+        "half-written was kept."
+    )

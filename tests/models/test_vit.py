@@ -1,0 +1,124 @@
+import pytest
+import torch
+
+from sutura.models.vit import Classifier, ViT
+from sutura.models.weights import vit_from_transformers, vit_to_transformers
+
+SIZES = {"image_size": 16, "patch_size": 4, "width": 12, "depth": 2, "heads": 3}
+CONFIG = {
+    "image_size": 16,
+    "patch_size": 4,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 48,
+}
+
+
+def pair(kind: str, eps: float = 1e-6):
+    """The library's model with random weights, and ours with the same ones."""
+    import transformers
+
+    torch.manual_seed(0)
+    config_class, model_class = {
+        "vit": (transformers.ViTConfig, transformers.ViTModel),
+        "ijepa": (transformers.IJepaConfig, transformers.IJepaModel),
+    }[kind]
+    theirs = model_class(config_class(**CONFIG, layer_norm_eps=eps), add_pooling_layer=False).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # biases and norms too: none may be lost unseen
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    cls = kind == "vit"
+    ours = ViT(**SIZES, cls=cls, pooling="cls" if cls else "mean", norm_eps=eps).eval()
+    ours.load_state_dict(vit_from_transformers(theirs.state_dict(), depth=2))
+    return ours, theirs
+
+
+@pytest.mark.parametrize("kind", ["vit", "ijepa"])
+@pytest.mark.parametrize("side", [16, 24])
+def test_outputs_and_input_gradients_are_transformers(kind, side):
+    """The second size goes through resampled positions."""
+    ours, theirs = pair(kind)
+    pixels = torch.randn(2, 3, side, side, requires_grad=True)
+    pooled, out = ours(pixels)
+    mine = torch.cat([out["prefix"], out["normed"]], dim=1)
+    result = theirs(pixels, interpolate_pos_encoding=side != 16, output_hidden_states=True)
+    other = result.last_hidden_state
+    torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+    weight = torch.randn_like(mine)
+    gradients = [torch.autograd.grad((x * weight).sum(), pixels)[0] for x in (mine, other)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+    prefix = ours.num_prefix_tokens
+    assert prefix == (1 if kind == "vit" else 0)
+    torch.testing.assert_close(out["block_0"], result.hidden_states[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(pooled, other[:, 0] if prefix else other.mean(dim=1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["vit", "ijepa"])
+def test_weights_go_there_and_back(kind):
+    ours, theirs = pair(kind)
+    back = vit_to_transformers(ours.state_dict(), depth=2, patch_size=4)
+    pixels = torch.randn(2, 3, 16, 16)
+    expected = theirs(pixels).last_hidden_state
+    theirs.load_state_dict(back, strict=True)
+    torch.testing.assert_close(theirs(pixels).last_hidden_state, expected, atol=1e-5, rtol=0)
+
+
+def test_every_key_is_accounted_for():
+    _, theirs = pair("vit")
+    state = dict(theirs.state_dict())
+    with pytest.raises(ValueError, match="no place here: surprise"):
+        vit_from_transformers(state | {"surprise": torch.zeros(1)}, depth=2)
+    with pytest.raises(ValueError, match="have no place here"):
+        vit_from_transformers(state, depth=1)
+    state.pop("layers.1.mlp.fc2.bias")
+    with pytest.raises(ValueError, match=r"'layers.1.mlp.fc2.bias' is missing"):
+        vit_from_transformers(state, depth=2)
+
+
+def test_intermediates_by_name_and_prefix_tokens_counted():
+    """Fault: off by one with registers or without CLS."""
+    vit = ViT(**SIZES, cls=True, registers=3, pooling="mean")
+    pooled, out = vit(torch.randn(2, 3, 16, 16))
+    assert vit.num_prefix_tokens == 4
+    assert out["prefix"].shape == (2, 4, 12)
+    assert out["patches"].shape == out["normed"].shape == (2, 16, 12)
+    assert out["block_1"].shape == (2, 20, 12)
+    torch.testing.assert_close(out["patches"], out["block_1"][:, 4:])
+    torch.testing.assert_close(vit.norm(out["patches"]), out["normed"])
+    torch.testing.assert_close(pooled, out["normed"].mean(dim=1))
+    assert {"embedded", "block_0", "block_1"} <= out.keys()
+
+
+def test_kept_patches_are_encoded_at_their_own_places():
+    vit = ViT(**SIZES).eval()
+    pixels = torch.randn(2, 3, 16, 16)
+    whole = vit(pixels)[1]
+    keep = torch.tensor([[5, 2], [0, 15]])
+    part = vit(pixels, keep=keep)[1]
+    torch.testing.assert_close(part["embedded"], whole["embedded"][torch.arange(2)[:, None], keep])
+    everything = torch.arange(16).expand(2, -1)
+    torch.testing.assert_close(vit(pixels, keep=everything)[1]["normed"], whole["normed"])
+    blank = pixels.clone()
+    blank[0, :, :4, :4] = 0.0  # patch 0 of the first picture is not among its kept ones
+    torch.testing.assert_close(vit(blank, keep=keep)[1]["normed"][0], part["normed"][0])
+
+
+def test_sincos_positions_are_no_weights():
+    assert "positions" not in ViT(**SIZES, positions="sincos").state_dict()
+    assert "positions" in ViT(**SIZES).state_dict()
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="needs cls=True"):
+        ViT(**SIZES, pooling="cls")
+    with pytest.raises(ValueError, match="pooling='max'"):
+        ViT(**SIZES, pooling="max")
+    with pytest.raises(ValueError, match="not a multiple of patch_size"):
+        ViT(**SIZES | {"image_size": 18})
+
+
+def test_the_classifier_reads_the_pooled_picture():
+    model = Classifier(ViT(**SIZES), labels=5)
+    logits, out = model(torch.randn(2, 3, 16, 16))
+    torch.testing.assert_close(logits, model.head(out["normed"].mean(dim=1)))

@@ -1,0 +1,162 @@
+import json
+
+import pytest
+import torch
+
+from sutura.core.config import load_config, merge, parse
+from sutura.core.errors import UserError
+from sutura.core.log import read_metrics
+from sutura.models.vit import ViT
+from sutura.models.zoo_format import load_zoo_vit
+from sutura.train.methods import METHODS
+from sutura.train.pretrain import build_encoder, build_model, pretrain
+from sutura.train.pretrain_config import PretrainConfig
+
+OBJECTIVES = ("supervised", "clip", "ijepa")
+TINY = {
+    "passes": 32,
+    "batch": 8,
+    "vit": {"image_size": 32, "width": 16, "depth": 2, "heads": 2},
+    "pictures": {"count": 24, "captions": 2, "shift": 1},
+    "methods": {
+        "clip": {"dim": 8, "text_width": 8, "text_depth": 1, "text_heads": 2},
+        "ijepa": {
+            "predictor_width": 8,
+            "predictor_depth": 1,
+            "predictor_heads": 2,
+            "targets": 2,
+            "target_scale": [0.2, 0.3],
+            "least_context": 3,
+            "momentum": 0.9,
+        },
+    },
+    "optim": {"lr": 1e-3, "warmup": 1},
+    "check": {"fitted": 40, "scored": 40, "watched": 40, "every": 2},
+    "checkpoint_every": 2,
+}
+
+
+def config_of(objective: str, cache, directory, **changes) -> PretrainConfig:
+    places = {"directory": str(directory), "pictures": {"cache": str(cache)}}
+    return parse(
+        PretrainConfig, merge(merge(TINY, places), {"name": objective, "objective": objective, **changes})
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("scenes")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_run_leaves_an_encoder_its_facts_and_its_metrics(objective, cache, tmp_path):
+    config = config_of(objective, cache, tmp_path)
+    steps = []
+    folder = pretrain(config, lambda step, row: steps.append(step))
+    assert steps == [1, 2, 3, 4]
+    vit, facts = load_zoo_vit(folder)
+    first = build_encoder(config).state_dict()
+    moved = [n for n, w in vit.state_dict().items() if not torch.equal(w, first[n].half().float())]
+    assert any(name.startswith("blocks.1.") for name in moved)
+    assert facts["transform"] == {"image_size": 32, "mean": [0.7, 0.69, 0.69], "std": [0.14, 0.14, 0.14]}
+    assert facts["passes"] == 32
+    assert facts["probe"]["scored"] == 40
+    rows = list(read_metrics(folder.parent / "metrics.jsonl"))
+    assert rows[1]["evaluation"]["effective_rank"] > 1
+    card = (folder / "README.md").read_text()
+    assert config.hash() in card
+    assert f"{facts['probe']['score']:.3f}" in card
+
+    changed = list(folder.parent.rglob("*"))
+    assert pretrain(config) == folder  # finished: nothing is trained or written again
+    assert list(folder.parent.rglob("*")) == changed
+
+
+def test_all_objectives_start_from_the_same_encoder(cache, tmp_path):
+    """Encoders that are compared differ in the objective and in nothing else."""
+    from sutura.train.pretrain import _pictures
+
+    first = build_encoder(config_of("clip", cache, tmp_path)).state_dict()
+    data, check = _pictures(config_of("clip", cache, tmp_path))
+    assert data.fingerprint != check.fingerprint
+    for objective in OBJECTIVES:
+        config = config_of(objective, cache, tmp_path)
+        model = build_model(config, METHODS.get(objective), data)
+        encoders = [part for part in model.modules() if isinstance(part, ViT)]
+        assert len(encoders) == (2 if objective == "ijepa" else 1)
+        for encoder in encoders:
+            for name, weight in encoder.state_dict().items():
+                assert torch.equal(weight, first[name]), (objective, name)
+    other = build_encoder(config_of("clip", cache, tmp_path, seed=1)).state_dict()
+    assert not torch.equal(other["positions"], first["positions"])
+
+
+def test_the_kept_encoder_of_ijepa_is_the_target_that_followed(cache, tmp_path):
+    """The moving average moved, by less than the encoder it follows."""
+    config = config_of("ijepa", cache, tmp_path)
+    kept, _ = load_zoo_vit(pretrain(config))
+    start = build_encoder(config).state_dict()
+    from safetensors.torch import load_file
+
+    weights = load_file(tmp_path / f"ijepa-{config.hash()}" / "checkpoint-4" / "weights.safetensors")
+    name = "blocks.0.mlp.up.weight"
+    online = weights[f"context_encoder.{name}"] - start[name]
+    target = kept.state_dict()[name] - start[name]
+    assert 0 < float(target.norm()) < 0.5 * float(online.norm())
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(cache, tmp_path):
+    whole = pretrain(config_of("ijepa", cache, tmp_path / "whole"))
+
+    def stop(step: int, row: dict) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    config = config_of("ijepa", cache, tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config, stop)
+    steps = []
+    parts = pretrain(config, lambda step, row: steps.append(step))
+    assert steps == [3, 4]
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_collapsed_encoder_is_said_and_written_on_its_card(cache, tmp_path, monkeypatch):
+    """Fault: collapse found after days."""
+    said = []
+    monkeypatch.setattr("sutura.train.pretrain.say", said.append)
+    follow = METHODS.get("ijepa").after_step
+
+    def collapse(config, steps):
+        def after(model, step):
+            follow(config, steps)(model, step)
+            with torch.no_grad():
+                model.target_encoder.embed.project.weight.zero_()
+                model.target_encoder.blocks[0].attention.out.weight.zero_()
+
+        return after
+
+    import dataclasses
+
+    planted = dataclasses.replace(METHODS.get("ijepa"), after_step=collapse)
+    monkeypatch.setitem(METHODS._items, "ijepa", planted)
+    folder = pretrain(config_of("ijepa", cache, tmp_path))
+    assert sum("have collapsed" in line for line in said) >= 2
+    assert "have collapsed" in (folder / "README.md").read_text()
+    facts = json.loads((folder / "config.json").read_text())
+    assert facts["probe"]["score"] == pytest.approx(facts["probe"]["base_rate"], abs=0.02)
+
+
+def test_presets_differ_in_the_objective_and_nothing_else():
+    configs = [load_config(PretrainConfig, f"zoo/{objective}") for objective in OBJECTIVES]
+    shared = [{k: v for k, v in c.resolved().items() if k not in ("name", "objective")} for c in configs]
+    assert shared[0] == shared[1] == shared[2]
+    assert [c.objective for c in configs] == list(OBJECTIVES)
+
+
+def test_wrong_settings_are_told_before_any_work(cache, tmp_path):
+    with pytest.raises(UserError, match=r"no pretraining objective named 'clipp'.*'clip'"):
+        pretrain(config_of("clipp", cache, tmp_path))
+    with pytest.raises(UserError, match="passes=33"):
+        pretrain(config_of("clip", cache, tmp_path, passes=33))
+    assert not list(tmp_path.iterdir())
