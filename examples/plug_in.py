@@ -13,10 +13,12 @@ Put this file into a package of yours and name its parts in that package's pypro
 
 After `pip install` of your package they are names like any other:
 
-    sutura compare "encoders=[colour-grid]" data.train.source=squares data.train.limit=64 "data.test=[squares]"
+    sutura compare "encoders=[colour-grid]" data.train.source=squares "data.test=[squares]"
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -33,10 +35,10 @@ COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 220), 
 
 
 class ColourGrid(Trunk):
-    """The mean colour of every 8 × 8 square of the picture. It has learned nothing, and names colours well."""
+    """The mean colour of every 8 × 8 square of the picture. It learned nothing, and knows colours."""
 
     depth, layer, num_prefix_tokens, patch_size = 1, 0, 0, 8
-    architecture = {"kind": "colour grid", "patch": 8}
+    architecture: ClassVar = {"kind": "colour grid", "patch": 8}
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """For every test: no network, few threads, and the shapes in our signatures checked.
 
-Shapes are checked by jaxtyping and beartype (`shape_check.py`) through an import hook, so the sources carry no checker of their
-own. `SUTURA_NO_SHAPES=1` leaves the hook out; that is how code is tested that must run uninstrumented.
+Shapes are checked by jaxtyping and beartype (`shape_check.py`) through an import hook; the sources carry no
+checker of their own. `SUTURA_NO_SHAPES=1` leaves the hook out: some code has to be tested uninstrumented.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ def scramble(model: Any, seed: int = 0) -> Any:
     return model
 
 
-def write_processor(folder: Path, *, size: int = 32, mean: Any = MEAN, std: Any = STD, crop: bool = False) -> None:
+def write_processor(
+    folder: Path, *, size: int = 32, mean: Any = MEAN, std: Any = STD, crop: bool = False
+) -> None:
     """Preprocessing beside the weights: squash for a ViT's processor, crop for CLIP's."""
     values: dict[str, Any] = {
         "image_processor_type": "CLIPImageProcessor" if crop else "ViTImageProcessor",

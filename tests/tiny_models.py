@@ -6,7 +6,7 @@ and a mask that leaks would change nothing that a test could see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sutura.core.runtime import generator, seed_everything
-from sutura.data.samples import BytesPicture, PictureTurns, Sample, VqaData, make_data
+from sutura.data.samples import BytesPicture, PictureTurns, Sample, SetAside, VqaData, make_data
+from sutura.stitch.language import LlmConfig, add_adapter
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import Row
 from sutura.stitch.projector import ProjectorConfig, build_projector
 from sutura.stitch.prompt import PromptBuilder, Turn
+from sutura.train.stitching import FeedConfig, StitchFeed, to_rows
 
 SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|pad|>", "<|eot|>")
 CHAT = (
@@ -32,6 +34,7 @@ WORDS = (
     "What colour is the large cube? How many spheres are there? Is there a small metal cylinder?",
     "red green blue yellow gray brown purple cyan yes no zero one two three four five",
     "Question: What is left of the thing? Answer: a chair, the table, two lamps and a door.",
+    "2021 2021 2021 2021",
 )
 WIDTH, ENCODER_WIDTH, IMAGE_TOKENS = 16, 12, 4
 KINDS = ("qwen2", "qwen3", "llama", "gemma2")
@@ -204,9 +207,7 @@ def naive_nats(
     ids = [*prefix_ids, *turn.prompt_ids, *turn.answer_ids]
     logits = naive_logits(model.lm, ids, visual)
     first = len(ids) - len(turn.answer_ids)
-    return F.cross_entropy(
-        logits[first - 1 : -1].float(), torch.tensor(turn.answer_ids), reduction="none"
-    )
+    return F.cross_entropy(logits[first - 1 : -1].float(), torch.tensor(turn.answer_ids), reduction="none")
 
 
 @torch.no_grad()
@@ -220,3 +221,37 @@ def naive_answer(
         if ids[-1] in stops:
             break
     return ids
+
+
+def tiny_stitch(
+    *, blind: bool = False, dropout: float = 0.0, encoder: TinyEncoder | None = None
+) -> StitchModel:
+    lm = awaken(add_adapter(tiny_lm(), LlmConfig(rank=4, dropout=dropout), seed=0))
+    return StitchModel(lm, None if blind else tiny_projector(), encoder)
+
+
+def see(names: Sequence[str]) -> Tensor:
+    """What the cache would hold: patches of p0, p1, …"""
+    return tiny_patches(40)[[int(name[1:]) for name in names]]
+
+
+def many_questions(pictures: int = 12) -> VqaData:
+    """Pictures with one to four questions."""
+    words = ("red", "green", "two", "a chair", "yes", "no")
+    return tiny_data(
+        [
+            [(f"How many {q} in {p}?", words[(p + q) % len(words)]) for q in range(1 + (p * 7) % 4)]
+            for p in range(pictures)
+        ]
+    )
+
+
+def tiny_feed(
+    prompt: PromptBuilder,
+    *,
+    seed: int = 0,
+    patches: Callable[[Sequence[str]], Tensor] | None = see,
+    **config: Any,
+) -> StitchFeed:
+    rows = to_rows(many_questions(), prompt, learn=True, set_aside=SetAside())
+    return StitchFeed(rows, FeedConfig(**config), prompt, seed=seed, patches=patches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from architecture.repository import ROOT, SOURCE, files, place, python_files, text_files, tree
 
 LONGEST = 400
@@ -48,7 +49,9 @@ def test_every_room_has_its_folder_and_its_tests(room: str) -> None:
     assert list((ROOT / "tests" / room).rglob("test_*.py")), f"tests/{room} holds no test"
 
 
-@pytest.mark.parametrize("name", [*AT_THE_TOP, "src/sutura/presets", "src/sutura/zoo", "src/sutura/data/scenes"])
+@pytest.mark.parametrize(
+    "name", [*AT_THE_TOP, "src/sutura/presets", "src/sutura/zoo", "src/sutura/data/scenes"]
+)
 def test_what_a_newcomer_looks_for_is_there(name: str) -> None:
     assert (ROOT / name).exists()
 
@@ -88,7 +91,9 @@ def test_every_weight_of_the_zoo_has_a_card_with_its_command() -> None:
     for weights in (SOURCE / "zoo").rglob("*.safetensors"):
         card = weights.parent / "README.md"
         assert card.is_file(), f"{place(weights)} has no card"
-        assert "sutura zoo build" in card.read_text(encoding="utf-8"), f"{place(card)} does not say how to repeat it"
+        assert "sutura zoo build" in card.read_text(encoding="utf-8"), (
+            f"{place(card)} does not say how to repeat it"
+        )
 
 
 def test_every_module_says_what_it_is_for() -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from architecture.repository import ROOT, SOURCE
 
 HEAVY = ("torch", "transformers", "timm", "open_clip", "peft", "datasets", "polars", "matplotlib", "numba")
@@ -31,7 +32,9 @@ def _lint(directory: Path) -> subprocess.CompletedProcess[str]:
 def copy(tmp_path: Path) -> Path:
     """The package's sources and rules in a place where they may be broken."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copytree(SOURCE, tmp_path / "sutura", ignore=lambda folder, names: {n for n in names if n == "zoo"})
+    shutil.copytree(
+        SOURCE, tmp_path / "sutura", ignore=lambda folder, names: {n for n in names if n == "zoo"}
+    )
     return tmp_path
 
 
@@ -79,3 +82,13 @@ def test_every_public_name_is_there() -> None:
     assert set(sutura.__all__) <= set(dir(sutura))
     with pytest.raises(AttributeError, match="no attribute 'load_nothing'"):
         sutura.load_nothing  # noqa: B018
+
+
+def test_compare_can_be_called_whatever_was_imported_before() -> None:
+    """The package of that name takes the attribute's place as soon as a part of it is imported."""
+    import sutura
+    import sutura.compare.config
+    from sutura.core.errors import UserError
+
+    with pytest.raises(UserError, match="Did you mean 'world'"):
+        sutura.compare("wrld")

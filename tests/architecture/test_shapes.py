@@ -37,5 +37,7 @@ def test_the_switch_leaves_sources_uninstrumented(switch: str, hooked: bool) -> 
     code = "import conftest, sys; print(any('jaxtyping' in type(f).__module__ for f in sys.meta_path))"
     tests = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "SUTURA_NO_SHAPES": switch, "PYTHONPATH": str(tests)}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == str(hooked)

@@ -39,7 +39,9 @@ def test_nothing_is_unpickled() -> None:
     found = []
     for path in python_files("src", "benchmarks", "examples"):
         for node in ast.walk(tree(path)):
-            if isinstance(node, (ast.Import, ast.ImportFrom)) and {"pickle", "joblib", "dill"} & set(_imported(node)):
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and {"pickle", "joblib", "dill"} & set(
+                _imported(node)
+            ):
                 found.append(place(path, node.lineno))
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.save":
                 found.append(place(path, node.lineno))
@@ -65,7 +67,13 @@ def test_no_exception_is_swallowed() -> None:
 
 
 def test_global_seeds_are_set_in_one_place() -> None:
-    seeders = {"torch.manual_seed", "np.random.seed", "numpy.random.seed", "random.seed", "torch.cuda.manual_seed_all"}
+    seeders = {
+        "torch.manual_seed",
+        "np.random.seed",
+        "numpy.random.seed",
+        "random.seed",
+        "torch.cuda.manual_seed_all",
+    }
     found = {
         place(path)
         for path in python_files("src")
@@ -85,13 +93,19 @@ def _public(module: ast.Module) -> Iterator[tuple[str, Definition]]:
             yield "", node
             if isinstance(node, ast.ClassDef):
                 for inner in node.body:
-                    if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_") and not _inherited(inner):
+                    if (
+                        isinstance(inner, ast.FunctionDef)
+                        and not inner.name.startswith("_")
+                        and not _inherited(inner)
+                    ):
                         yield node.name, inner
 
 
 def _inherited(method: ast.FunctionDef) -> bool:
     decorators = {ast.unparse(d) for d in method.decorator_list}
-    return method.name in {"forward", "train"} or any(d.endswith((".setter", "overload", "override")) for d in decorators)
+    return method.name in {"forward", "train"} or any(
+        d.endswith((".setter", "overload", "override")) for d in decorators
+    )
 
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:

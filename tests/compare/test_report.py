@@ -35,7 +35,10 @@ def inputs(tmp_path: Path, synthetic: Synthetic, cell: Cell) -> tuple[list[Path]
     for (run, benchmark), part in frame.group_by("run", "benchmark", maintain_order=True):
         paths.append(tmp_path / f"{run}-{str(benchmark).replace('/', '-')}.parquet")
         write_ledger(paths[-1], part, {"protocol": "1"})
-    cells = [cell(name, seed, num_tokens=n) for name, n in (("clip", 16), ("vit", 9)) for seed in range(3)]
+    about = {"licence": "CC-BY-NC-4.0", "non_commercial": True, "unchecked": ["data"]}
+    cells = [
+        cell(name, seed, num_tokens=n, **about) for name, n in (("clip", 16), ("vit", 9)) for seed in range(3)
+    ]
     cells += [cell("none", seed, "blind") for seed in range(3)]
     for number, one in enumerate(cells):
         metrics = tmp_path / f"{number}.jsonl"
@@ -67,6 +70,8 @@ def test_the_report_is_a_pure_function_of_its_inputs(
         "- Random.",
         "Not matched – visual tokens",
         "truncated: 2",
+        "vit CC-BY-NC-4.0 (non-commercial)",
+        "Not checked by anybody – clip: data.",
         "Overlap (training and test)",
         "Training seeds: 0, 1, 2",
         '"seeds"',

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from sutura.core.errors import UserError
 from sutura.data import images
 from sutura.data.images import BadPicture, decode, decode_noted, inspect
 from sutura.data.samples import BytesPicture, FilePicture
@@ -239,3 +240,18 @@ def test_damaged_files_give_a_picture_or_a_reason_and_the_cheap_check_agrees(dat
         except BadPicture as error:
             found.append(error.reason)
     assert found[0] == found[1]
+
+
+def test_a_picture_may_be_handed_over_as_path_bytes_or_picture(tmp_path, picture, encoded):
+    (tmp_path / "photo.png").write_bytes(encoded(picture(6)))
+    for handed in (
+        tmp_path / "photo.png",
+        str(tmp_path / "photo.png"),
+        encoded(picture(6)),
+        picture(6).convert("RGBA"),
+    ):
+        found = images.open_picture(handed)
+        assert found.mode == "RGB"
+        assert np.array_equal(found, picture(6))
+    with pytest.raises(UserError, match=r"gone\.png cannot be used: missing"):
+        images.open_picture(tmp_path / "gone.png")

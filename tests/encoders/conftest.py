@@ -40,5 +40,3 @@ def picture() -> Image.Image:
 def pixels() -> torch.Tensor:
     """Two pictures of 32 × 32, already normalised."""
     return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-
-

@@ -52,7 +52,9 @@ def test_final_norm_gives_the_librarys_last_hidden_state(
 ) -> None:
     model = build(kind)
     last = own_hidden_states(kind, model, pixels)[-1]
-    norm = next(m for n, m in model.named_modules() if n.split(".")[-1] in ("post_layernorm", "layernorm", "norm"))
+    norm = next(
+        m for n, m in model.named_modules() if n.split(".")[-1] in ("post_layernorm", "layernorm", "norm")
+    )
     plain = load_encoder(str(checkpoint(kind)))
     normed = load_encoder(str(checkpoint(kind)), final_norm=True)
     torch.testing.assert_close(normed(pixels), norm(last)[:, FAMILIES[kind][3] :], atol=1e-5, rtol=1e-5)
@@ -75,9 +77,13 @@ def test_the_activation_belongs_to_the_checkpoint(tmp_path: Path, pixels: torch.
         encoder = load_encoder(str(folder))
         features[activation], prints[activation] = encoder(pixels), encoder.fingerprint
     reference = CLIPVisionModel.from_pretrained(tmp_path / "quick_gelu")(pixels, output_hidden_states=True)
-    torch.testing.assert_close(features["quick_gelu"], reference.hidden_states[-1][:, 1:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        features["quick_gelu"], reference.hidden_states[-1][:, 1:], atol=1e-5, rtol=1e-5
+    )
     assert (features["quick_gelu"] - features["gelu"]).abs().max() > 1e-3
-    assert prints["quick_gelu"] != prints["gelu"], "the same weights under another activation are another encoder"
+    assert prints["quick_gelu"] != prints["gelu"], (
+        "the same weights under another activation are another encoder"
+    )
 
 
 @torch.no_grad()
@@ -103,7 +109,9 @@ def test_clip_is_read_before_its_post_layernorm_and_equals_open_clip(
         name = name.replace("embeddings.position_embedding.weight", "positional_embedding")
         name = name.replace("embeddings.patch_embedding", "conv1").replace("pre_layrnorm", "ln_pre")
         name = name.replace("post_layernorm", "ln_post").replace("encoder.layers", "transformer.resblocks")
-        name = name.replace("layer_norm", "ln_").replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj")
+        name = (
+            name.replace("layer_norm", "ln_").replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj")
+        )
         name = name.replace("self_attn.out_proj", "attn.out_proj")
         copied[name] = tensor
     for i in range(3):
@@ -117,7 +125,9 @@ def test_clip_is_read_before_its_post_layernorm_and_equals_open_clip(
     )
 
 
-@pytest.mark.parametrize("kind", ["clip", "vit", "ijepa", "siglip", "siglip2-naflex", "dinov2", "dinov3", "vjepa2"])
+@pytest.mark.parametrize(
+    "kind", ["clip", "vit", "ijepa", "siglip", "siglip2-naflex", "dinov2", "dinov3", "vjepa2"]
+)
 @torch.no_grad()
 def test_higher_resolution(kind: str, checkpoint: Any, picture: Any) -> None:
     encoder = load_encoder(str(checkpoint(kind)), image_size=48)
@@ -161,7 +171,7 @@ def test_a_whole_clip_gives_its_vision_tower_and_counts_what_was_left_out(
 def test_a_missing_weight_stops_the_program(checkpoint: Any, tmp_path: Path) -> None:
     shutil.copytree(checkpoint("vit"), tmp_path, dirs_exist_ok=True)
     tensors = load_file(tmp_path / "model.safetensors")
-    lost = next(name for name in tensors if "mlp" in name)
+    lost = sorted(name for name in tensors if "1" in name)[0]
     tensors.pop(lost)
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="missing"):
@@ -200,7 +210,7 @@ def test_a_folder_without_preprocessing_is_refused_unless_it_is_spelled_out(
     """Fault: wrong normalisation constants for an encoder, taken from a default."""
     shutil.copytree(checkpoint("vit"), tmp_path, dirs_exist_ok=True)
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(UserError, match="preprocessor_config.json.*transform"):
+    with pytest.raises(UserError, match=r"preprocessor_config\.json.*transform"):
         load_encoder(str(tmp_path))
     given = {"image_size": 32, "mean": MEAN, "std": STD, "resize": "squash"}
     ours = load_encoder(str(tmp_path), transform=given).transform(picture)
@@ -211,7 +221,8 @@ def test_a_folder_without_preprocessing_is_refused_unless_it_is_spelled_out(
 
 @torch.no_grad()
 def test_other_constants_are_another_encoder(checkpoint: Any, tmp_path: Path, picture: Any) -> None:
-    """Fault: wrong normalisation constants for an encoder. Swapped mean and std change features and fingerprint."""
+    """Fault: wrong normalisation constants for an encoder. Swapped mean and std change features and "
+    "fingerprint."""
     shutil.copytree(checkpoint("vit"), tmp_path, dirs_exist_ok=True)
     write_processor(tmp_path, mean=STD, std=MEAN)
     right, wrong = load_encoder(str(checkpoint("vit"))), load_encoder(str(tmp_path))
@@ -293,7 +304,9 @@ def test_a_model_whose_tokens_are_not_understood_is_refused(tmp_path: Path) -> N
     """YOLOS appends detection tokens; guessing which tokens are patches would be silently wrong."""
     from transformers import YolosConfig, YolosModel
 
-    YolosModel(YolosConfig(**{**TINY, "image_size": [32, 32]}, num_detection_tokens=100)).save_pretrained(tmp_path)
+    YolosModel(YolosConfig(**{**TINY, "image_size": [32, 32]}, num_detection_tokens=100)).save_pretrained(
+        tmp_path
+    )
     write_processor(tmp_path)
     with pytest.raises(UserError, match="patches"):
         load_encoder(str(tmp_path))

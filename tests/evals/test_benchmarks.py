@@ -71,6 +71,13 @@ def test_a_family_holds_its_own_questions_only() -> None:
     assert get_benchmark("world/test").holds("anything")
 
 
+def test_the_world_states_its_measured_floors() -> None:
+    kinds = {floor.kind: floor.score for floor in BENCHMARKS.get("world/test/exist").floors}
+    assert kinds["majority per type"] < 0.6
+    assert "question only" in kinds
+    assert BENCHMARKS.get("world/compositional").floors == ()
+
+
 def test_the_families_are_those_the_world_asks() -> None:
     questions = pytest.importorskip("sutura.data.scenes.questions", reason="the built-in world is not there")
     assert set(WORLD_FAMILIES) == set(questions.FAMILIES)

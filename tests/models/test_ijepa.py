@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sutura.losses.prediction import latent_smooth_l1
-from sutura.models.ijepa import IJEPA, Predictor
+from sutura.models.ijepa import IJEPA, Predictor, layer_normalise
 from sutura.models.vit import ViT
 from sutura.nn.block import initialise
 from sutura.nn.masking import MultiBlock
@@ -48,7 +48,8 @@ def test_targets_are_the_whole_pictures_normed_patches_at_the_target_places():
     model = tiny()
     pixels, context, index = batch_of(model)
     _, targets = model(pixels, context, index)
-    whole = model.target_encoder(pixels)[1]["normed"]
+    whole = layer_normalise(model.target_encoder(pixels)[1]["normed"])
+    torch.testing.assert_close(whole.square().mean(dim=-1), torch.ones(3, 16), atol=1e-2, rtol=0)
     for block in range(2):
         for picture in range(3):
             torch.testing.assert_close(targets[block, picture], whole[picture, index[block, picture]])

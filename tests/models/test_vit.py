@@ -3,6 +3,7 @@ import torch
 
 from sutura.models.vit import Classifier, ViT
 from sutura.models.weights import vit_from_transformers, vit_to_transformers
+from sutura.nn.block import initialise
 
 SIZES = {"image_size": 16, "patch_size": 4, "width": 12, "depth": 2, "heads": 3}
 CONFIG = {
@@ -107,6 +108,20 @@ def test_kept_patches_are_encoded_at_their_own_places():
 def test_sincos_positions_are_no_weights():
     assert "positions" not in ViT(**SIZES, positions="sincos").state_dict()
     assert "positions" in ViT(**SIZES).state_dict()
+
+
+def test_an_untrained_encoder_starts_as_a_pretrained_one_did():
+    """The untrained control of a comparison builds the ViT and nothing more."""
+    torch.manual_seed(3)
+    fresh = ViT(**SIZES)
+    again = ViT(**SIZES)
+    initialise(again, torch.Generator().manual_seed(3))
+    bound = (6 / (12 + 48)) ** 0.5
+    for vit in (fresh, again):
+        weight = vit.blocks[0].mlp.up.weight
+        assert 0.9 * bound < float(weight.detach().abs().max()) <= bound
+        assert float(vit.blocks[0].mlp.up.bias.detach().abs().max()) == 0.0
+        assert float(vit.positions.detach().std()) == pytest.approx(0.02, rel=0.2)
 
 
 def test_arguments_that_do_not_fit_are_refused():

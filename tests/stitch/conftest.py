@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from tiny_models import tiny_tokenizer
 
 from sutura.stitch.prompt import PromptBuilder
+from tiny_models import tiny_tokenizer
 
 
 @pytest.fixture(scope="session")

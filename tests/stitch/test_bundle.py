@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_models import TinyEncoder, awaken, save_language_model, tiny_patches
 
 import sutura.encoders
 from sutura.core.errors import UserError
@@ -20,6 +19,7 @@ from sutura.encoders.config import EncoderConfig
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch, load_stitch
 from sutura.stitch.language import LlmConfig
 from sutura.stitch.prompt import PromptConfig
+from tiny_models import TinyEncoder, awaken, save_language_model, tiny_patches
 
 QUESTIONS = ("What colour is the cube?", "How many spheres are there?", "Is it yellow?")
 
@@ -101,7 +101,9 @@ def test_round_trip(changes: dict[str, Any], files: set[str], lm: str, tmp_path:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not any(module.training for module in again.model.modules())
     again.save(tmp_path / "b", extra={"cell": "abc"})
-    assert json.loads((tmp_path / "b/stitch.json").read_text()) == json.loads((tmp_path / "a/stitch.json").read_text())
+    assert json.loads((tmp_path / "b/stitch.json").read_text()) == json.loads(
+        (tmp_path / "a/stitch.json").read_text()
+    )
 
 
 def test_ask_is_one_question_of_ask_all(lm: str) -> None:
@@ -148,7 +150,9 @@ def saved(lm: str, tmp_path: Path) -> Path:
     return tmp_path / "stitch"
 
 
-@pytest.mark.parametrize("name", ["projector.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"])
+@pytest.mark.parametrize(
+    "name", ["projector.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
+)
 def test_a_missing_file_stops_the_load(name: str, saved: Path) -> None:
     """Fault: a missing adapter is a warning."""
     (saved / name).unlink()
@@ -156,7 +160,9 @@ def test_a_missing_file_stops_the_load(name: str, saved: Path) -> None:
         load_stitch(saved)
 
 
-@pytest.mark.parametrize("name", ["projector.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"])
+@pytest.mark.parametrize(
+    "name", ["projector.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
+)
 def test_an_altered_file_stops_the_load(name: str, saved: Path) -> None:
     data = bytearray((saved / name).read_bytes())
     data[-3] ^= 1
@@ -210,7 +216,7 @@ def test_another_language_model_stops_the_load(saved: Path, tmp_path: Path) -> N
 def test_another_encoder_stops_the_load(saved: Path) -> None:
     """Fault: encoder facts keyed by type while the model is free; here its fingerprint decides."""
     edit(saved, lambda m: m["config"]["encoder"].update(id="tiny:1"))
-    with pytest.raises(UserError, match="tiny-0.*tiny-1"):
+    with pytest.raises(UserError, match=r"tiny-0.*tiny-1"):
         load_stitch(saved)
     load_stitch(saved, device="cpu", encoder=False)
 

@@ -1,4 +1,4 @@
-"""Shared, batched, cached decoding against the slow way: one question at a time, everything run again a token."""
+"""Shared, batched, cached decoding against the slow way: a question at a time, all run again for a token."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from itertools import combinations
 
 import pytest
 import torch
+from torch import Tensor
+
+import sutura.stitch.model as stitch_model
+from sutura.stitch.generate import Answer, generate, log_likelihoods
+from sutura.stitch.language import LlmConfig, add_adapter
+from sutura.stitch.model import StitchModel
+from sutura.stitch.pack import Row, attention_mask
+from sutura.stitch.prompt import PromptBuilder
 from tiny_models import (
     KINDS,
     awaken,
@@ -19,20 +27,12 @@ from tiny_models import (
     tiny_projector,
     tiny_tokenizer,
 )
-from torch import Tensor
-
-import sutura.stitch.model as stitch_model
-from sutura.stitch.generate import Answer, generate, log_likelihoods
-from sutura.stitch.language import LlmConfig, add_adapter
-from sutura.stitch.model import StitchModel
-from sutura.stitch.pack import Row, attention_mask
-from sutura.stitch.prompt import PromptBuilder
 
 MOST = 9
 
 
 def build(kind: str = "qwen2", attention: str = "", *, blind: bool = False) -> StitchModel:
-    lm = awaken(add_adapter(tiny_lm(kind, attention=attention), LlmConfig(rank=4), seed=0))
+    lm = awaken(add_adapter(tiny_lm(kind, attention=attention, seed=1), LlmConfig(rank=4), seed=0))
     return StitchModel(lm, None if blind else tiny_projector()).eval()
 
 

@@ -6,6 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sutura.core.errors import UserError
+from sutura.stitch.language import LlmConfig, add_adapter
+from sutura.stitch.model import StitchModel, describe_parts, head_at
+from sutura.stitch.pack import IGNORE, Packed, Row, attention_mask, pack
+from sutura.stitch.prompt import PromptBuilder
 from tiny_models import (
     KINDS,
     WIDTH,
@@ -16,14 +24,6 @@ from tiny_models import (
     tiny_projector,
     tiny_tokenizer,
 )
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from sutura.core.errors import UserError
-from sutura.stitch.language import LlmConfig, add_adapter
-from sutura.stitch.model import StitchModel, describe_parts, head_at
-from sutura.stitch.pack import IGNORE, Packed, Row, attention_mask, pack
-from sutura.stitch.prompt import PromptBuilder
 
 
 def build(kind: str = "qwen2", train: str = "lora") -> StitchModel:
@@ -155,7 +155,9 @@ def test_a_batch_without_a_supervised_token_is_an_error(prompt: PromptBuilder) -
 def test_places_name_row_and_segment(prompt: PromptBuilder) -> None:
     model, rows = build(), learn_rows(prompt)
     nats, places = model(packed_rows(prompt, rows), model.project(tiny_patches(3)))
-    counted = {(r, t + 1): len(turn.answer_ids) for r, row in enumerate(rows) for t, turn in enumerate(row.turns)}
+    counted = {
+        (r, t + 1): len(turn.answer_ids) for r, row in enumerate(rows) for t, turn in enumerate(row.turns)
+    }
     assert len(nats) == sum(counted.values())
     for (row, segment), count in counted.items():
         assert int((places == torch.tensor([row, segment])).all(dim=1).sum()) == count

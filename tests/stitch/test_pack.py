@@ -31,7 +31,7 @@ def many_rows(draw: st.DrawFn) -> list[Row]:
 @settings(deadline=None, max_examples=25)
 @given(rows=many_rows())
 def test_every_turn_can_be_read_back(rows: list[Row]) -> None:
-    """Prefix and a turn's own segment are, in order, the sequence the turn would be alone; labels are its answer."""
+    """Prefix and own segment are, in order, the sequence the turn would be alone; labels are its answer."""
     packed = pack(rows, head_ids=HEAD, pad_id=0)
     for r, row in enumerate(rows):
         shared = packed.segments[r] == 0

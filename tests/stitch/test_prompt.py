@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import CHAT, SPECIAL, tiny_tokenizer
 
 from sutura.core.errors import UserError
 from sutura.stitch.prompt import PROBES, PromptBuilder, PromptConfig, common_prefix
+from tiny_models import CHAT, SPECIAL, tiny_tokenizer
 
 QWEN = (
     "{% if messages[0].role != 'system' %}<|user|>system\nYou are a helpful assistant.<|eot|>\n{% endif %}"
@@ -21,13 +21,14 @@ THINKING = (
     "{% for m in messages %}<|user|>{{ m.role }}\n"
     "{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|eot|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|user|>assistant\n"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    "{% endif %}"
 )
 TEMPLATES = {"chat": CHAT, "qwen": QWEN, "thinking": THINKING, "plain": None}
 
-questions = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=30).filter(
-    lambda text: text.strip() and "<|" not in text
-)
+questions = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=30
+).filter(lambda text: text.strip() and "<|" not in text)
 
 
 def builder(chat: str | None, **config: Any) -> PromptBuilder:
@@ -107,7 +108,9 @@ def test_every_prompt_begins_with_the_head(name: str, question: str) -> None:
     assert len(ids) > len(prompt.head_ids)
 
 
-@pytest.mark.parametrize(("name", "holds"), [("chat", "<|user|>"), ("qwen", "helpful assistant."), ("plain", "Question:")])
+@pytest.mark.parametrize(
+    ("name", "holds"), [("chat", "<|user|>"), ("qwen", "helpful assistant."), ("plain", "Question:")]
+)
 def test_the_head_holds_what_the_template_says_first(name: str, holds: str) -> None:
     prompt = builder(TEMPLATES[name])
     assert holds in prompt.tokenizer.decode(prompt.head_ids)
@@ -145,13 +148,14 @@ def test_plain_can_be_chosen_over_a_chat_template() -> None:
 @pytest.mark.parametrize(
     "template",
     [
-        "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
         "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}",
     ],
 )
 def test_a_template_that_does_not_continue_is_refused(template: str) -> None:
-    with pytest.raises(UserError, match="prompt.template=plain"):
+    with pytest.raises(UserError, match=r"prompt\.template=plain"):
         builder(template)
 
 
@@ -163,7 +167,10 @@ def test_a_tokenizer_without_template_and_end_is_refused() -> None:
 
 
 def test_a_template_without_end_falls_back_to_eos() -> None:
-    open_ended = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    open_ended = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
     prompt = builder(open_ended)
     assert prompt.turn("a", "q", "x").answer_ids[-1] == prompt.tokenizer.eos_token_id
 

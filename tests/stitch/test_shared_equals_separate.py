@@ -5,20 +5,12 @@ The reference knows nothing of packing: one sequence a question, no mask, no pos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import (
-    awaken,
-    learn_rows,
-    naive_nats,
-    tiny_lm,
-    tiny_patches,
-    tiny_projector,
-)
 from torch import Tensor
 
 import sutura.stitch.model as stitch_model
@@ -27,6 +19,14 @@ from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import IGNORE, Packed, Row, attention_mask, pack, split_turns
 from sutura.stitch.prompt import PromptBuilder
 from sutura.train.modes import set_train_mode
+from tiny_models import (
+    awaken,
+    learn_rows,
+    naive_nats,
+    tiny_lm,
+    tiny_patches,
+    tiny_projector,
+)
 
 CLOSE = 5e-5
 CASES = [
@@ -76,7 +76,9 @@ def separate_nats(model: StitchModel, rows: list[Row], patches: Tensor | None) -
     ]
 
 
-def outcome(model: StitchModel, nats: Callable[[Tensor | None], list[Tensor]], *, blind: bool) -> dict[str, Tensor]:
+def outcome(
+    model: StitchModel, nats: Callable[[Tensor | None], list[Tensor]], *, blind: bool
+) -> dict[str, Tensor]:
     """Losses, and the gradients of every trainable weight and of the encoder's features."""
     model.zero_grad(set_to_none=True)
     patches = None if blind else tiny_patches(3).requires_grad_()
@@ -108,7 +110,7 @@ def rows(prompt: PromptBuilder) -> list[Row]:
 def test_shared_equals_separate(
     kind: str, attention: str, blind: bool, rows: list[Row], prompt: PromptBuilder
 ) -> None:
-    """Fault: restarted positions without a mask, a boolean mask under eager attention, a turn that sees another."""
+    """Fault: restarted positions without a mask, a boolean mask under eager attention, a leak."""
     model = build(kind, attention, blind=blind)
     shared = outcome(model, lambda p: packed_nats(model, rows, p, prompt), blind=blind)
     alone = outcome(model, lambda p: separate_nats(model, rows, p), blind=blind)
@@ -148,7 +150,9 @@ def test_our_own_separate_rows_agree_too(mode: str, rows: list[Row], prompt: Pro
 
 def test_a_description_stands_in_the_shared_prefix(rows: list[Row], prompt: PromptBuilder) -> None:
     model = build(blind=True)
-    told = [replace(row, prefix_ids=prompt.encode_text("a red cube." * (i + 1))) for i, row in enumerate(rows)]
+    told = [
+        replace(row, prefix_ids=prompt.encode_text("a red cube." * (i + 1))) for i, row in enumerate(rows)
+    ]
     shared = outcome(model, lambda p: packed_nats(model, told, p, prompt), blind=True)
     assert gap(shared, outcome(model, lambda p: separate_nats(model, told, p), blind=True)) < CLOSE
     assert gap(shared, outcome(model, lambda p: separate_nats(model, rows, p), blind=True)) > 0.01
@@ -181,8 +185,8 @@ def boolean(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @pytest.fixture
-def breaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Any], None]]:
-    yield lambda name, broken: monkeypatch.setattr(stitch_model, name, broken)
+def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
+    return lambda name, broken: monkeypatch.setattr(stitch_model, name, broken)
 
 
 @pytest.mark.parametrize(
@@ -247,16 +251,18 @@ def second_turn(model: StitchModel, rows: list[Row], patches: Tensor | None, pro
 
 
 @pytest.mark.parametrize("blind", [True, False])
-def test_no_leak_between_turns(
-    blind: bool, prompt: PromptBuilder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_leak_between_turns(blind: bool, prompt: PromptBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: turns packed as a conversation, so that a blind model reads earlier answers."""
     model = build(blind=blind).eval()
     patches = None if blind else tiny_patches(1)
     asked = prompt.turn("b", "What colour?", "gray")
     rows = [
         [Row(0, (prompt.turn("a", question, answer), asked))]
-        for question, answer in (("What colour?", "gray"), ("What colour?", "purple and five"), ("How many", "5"))
+        for question, answer in (
+            ("What colour?", "gray"),
+            ("What colour?", "purple and five"),
+            ("How many", "5"),
+        )
     ]
     first, *others = (second_turn(model, r, patches, prompt) for r in rows)
     for other in others:

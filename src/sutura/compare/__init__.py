@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,3 +31,13 @@ def compare(config: CompareConfig | Mapping[str, Any] | str, *, command: str = "
     elif not isinstance(config, CompareConfig):
         config = parse(CompareConfig, config)
     return run(config, command=command)
+
+
+class _Callable(ModuleType):
+    """`sutura.compare` is this package, and importing anything from it would hide the call of that name."""
+
+    def __call__(self, config: CompareConfig | Mapping[str, Any] | str, *, command: str = "") -> Path:
+        return compare(config, command=command)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -203,6 +203,13 @@ def _matching_lines(standings: Sequence[Standing], facts: Mapping[str, Mapping[s
         for name in compared
         if facts.get(name, {}).get("unchecked")
     ]
+    licences = [
+        f"{name} {facts[name]['licence']}{' (non-commercial)' if facts[name].get('non_commercial') else ''}"
+        for name in compared
+        if facts.get(name, {}).get("licence")
+    ]
+    if licences:
+        lines.append(f"- Licences of the weights: {', '.join(licences)}.")
     return [*lines, *unchecked, ""]
 
 

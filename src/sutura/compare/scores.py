@@ -93,15 +93,15 @@ class Scores:
             raise UserError(f"There is no score column {metric!r}. {suggest(metric, SCORES)}")
         if benchmark is None and len(names) != 1:
             raise UserError(f"The ledger holds {len(names)} benchmarks ({', '.join(names)}); name one.")
-        benchmark = benchmark or names[0]
-        if benchmark not in names:
-            raise UserError(f"The ledger has no benchmark {benchmark!r}. {suggest(benchmark, names)}")
-        frame = frame.filter(pl.col("benchmark") == benchmark)
+        name = benchmark or str(names[0])
+        if name not in names:
+            raise UserError(f"The ledger has no benchmark {name!r}. {suggest(name, names)}")
+        frame = frame.filter(pl.col("benchmark") == name)
         items = frame.select("item_id", "image_id", "question_type").unique().sort("item_id")
         torn = items.filter(items["item_id"].is_duplicated())
         if not torn.is_empty():
             raise UserError(
-                f"Item {torn['item_id'][0]!r} of {benchmark} has another picture or question type in another "
+                f"Item {torn['item_id'][0]!r} of {name} has another picture or question type in another "
                 "run; these ledgers were made from different data and cannot be compared."
             )
         items = items.with_row_index("item").with_columns(
@@ -115,13 +115,13 @@ class Scores:
         arms = {}
         for key, part in sorted(parts.items()):
             arm = Arm(*map(str, key))
-            answers = _answers(arm, part, benchmark)
+            answers = _answers(arm, part, name)
             if answers is not None:
                 arms[arm] = answers
         if not arms:
-            raise UserError(f"No item of {benchmark} has a value of {metric!r}; choose another metric.")
+            raise UserError(f"No item of {name} has a value of {metric!r}; choose another metric.")
         return cls(
-            benchmark,
+            name,
             metric,
             arms,
             items["item_id"].to_list(),

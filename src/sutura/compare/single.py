@@ -14,7 +14,7 @@ from sutura.compare.config import CompareConfig, Controls
 from sutura.compare.engine import run_jobs
 from sutura.compare.grid import PROTOCOL, STITCH_FOLDER, cell_directory, is_finished, plan_cells
 from sutura.compare.run import check_overlap, load_data, load_encoders, make_job, only_types
-from sutura.compare.scores import Arm, scores_of
+from sutura.compare.scores import Scores
 from sutura.compare.statistics import accuracy
 from sutura.compare.tables import Table, score_cell
 from sutura.core.config import apply_overrides
@@ -142,7 +142,7 @@ def _both_ways(
 
 
 def _table(frame: pl.DataFrame, benchmark: str, metric: str) -> Table:
-    scores = scores_of(frame, benchmark, metric)
+    scores = Scores.of(frame, benchmark, metric)
     rows = []
     for arm in scores.arms:
         estimate = accuracy(scores, arm)

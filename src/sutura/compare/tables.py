@@ -130,7 +130,9 @@ def type_groups(scores: Scores) -> dict[str, tuple[str, ...]]:
     counts = Counter(scores.type_of.tolist())
     order = sorted(range(len(scores.types)), key=lambda code: (-counts[code], scores.types[code]))
     shown = order if len(order) <= TYPES_SHOWN + 1 else order[:TYPES_SHOWN]
-    groups = {scores.types[code] or "(none)": (scores.types[code],) for code in sorted(shown)}
+    groups: dict[str, tuple[str, ...]] = {
+        scores.types[code] or "(none)": (scores.types[code],) for code in sorted(shown)
+    }
     if rest := tuple(scores.types[code] for code in order if code not in shown):
         groups[OTHER] = rest
     return groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,10 @@ class CaptionedPictures:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def first(self, count: int) -> CaptionedPictures:
+        """The first `count` pictures."""
+        return replace(self, pixels=self.pixels[:count], labels=self.labels[:count], words=self.words[:count])
 
 
 def captioned_scenes(

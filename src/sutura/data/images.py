@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sutura.core.errors import UserError
+
 #: More pixels than this are refused before any of them is decoded (a bomb of a few kB can ask for 60 GB).
 MAX_PIXELS = 64_000_000
 #: Larger files are refused before they are read.
@@ -222,7 +224,7 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
             raise BadPicture("corrupt", "values that are not finite numbers")
         low, high = values.min(), values.max()
         values = (values - low) * (255.0 / (high - low) if high > low else 0.0)
-    return Image.fromarray(np.round(values).astype(np.uint8), mode=None).convert("RGB")
+    return Image.fromarray(np.round(values).astype(np.uint8)).convert("RGB")
 
 
 def open_picture(given: str | Path | bytes | Image.Image) -> Image.Image:

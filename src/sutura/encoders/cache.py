@@ -133,7 +133,7 @@ def cached_features(
     key = fingerprint([FORMAT, encoder.fingerprint, data_fingerprint, dtype])
     place = Path(directory) / key
     if not place.exists():
-        distinct = list({turns.image_id: turns for turns in reversed(pictures)}.values())[::-1]
+        distinct = list({turns.image_id: turns for turns in pictures}.values())
         _compute(encoder, distinct, place, key, batch_size, dtype, on_progress)
     store = FeatureStore(place)
     if set_aside is not None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from sutura.core.errors import UserError
 from sutura.core.registry import Registry
+from sutura.data.scenes.floors import MEASURED
 from sutura.evals.ledger import SCORES
 
 AnswerKind = Literal["word", "open", "choice", "number", "crowd"]
@@ -101,17 +102,28 @@ WORLD_FAMILIES = (
     "chain",
 )
 
-for _split, _note in (
-    ("test", "Scenes whose content hash falls in buckets no other split draws from."),
-    ("compositional", "Every scene holds a shape and colour never seen together in any other split."),
-):
-    _world = Benchmark(
-        f"world/{_split}", {"source": "world", "split": _split}, _split, "word", version="1", note=_note
-    )
-    BENCHMARKS.add(_world.name, _world)
-    for _family in WORLD_FAMILIES:
-        _name = f"{_world.name}/{_family}"
-        BENCHMARKS.add(_name, replace(_world, name=_name, question_types=(_family,)))
+
+def _measured(family: str) -> tuple[Floor, ...]:
+    """Floors of the world's test split, as `data/scenes/floors.py` states them."""
+    if family not in MEASURED:
+        return ()
+    source = "counted on the test split, see data/scenes/floors.py"
+    majority, question_only = MEASURED[family]
+    return Floor("majority per type", majority, source), Floor("question only", question_only, source)
+
+
+def _add_world(split: str, note: str) -> None:
+    """A split of the built-in world, whole and by family."""
+    whole = Benchmark(f"world/{split}", {"source": "world", "split": split}, split, "word", note=note)
+    for family in ("all", *WORLD_FAMILIES):
+        name = whole.name if family == "all" else f"{whole.name}/{family}"
+        types = () if family == "all" else (family,)
+        floors = _measured(family) if split == "test" else ()
+        BENCHMARKS.add(name, replace(whole, name=name, question_types=types, floors=floors))
+
+
+_add_world("test", "Scenes whose content hash falls in buckets that no other split draws from.")
+_add_world("compositional", "Every scene holds a shape and colour never seen together in any other split.")
 
 BENCHMARKS.add(
     "daquar",
@@ -155,7 +167,8 @@ def get_benchmark(
         benchmark = Benchmark(name, given, str(given["split"]), kind, metric)
     else:
         row = BENCHMARKS.get(name)
-        benchmark = replace(row, data={**row.data, **given}, split=str(given.get("split", row.split)))
+        split = str(given.get("split", row.split))
+        benchmark = replace(row, data={**row.data, **given, "split": split}, split=split)
     if benchmark.is_training and not allow_training:
         raise UserError(
             f"Benchmark {name!r} reads training data (split {benchmark.split!r}, {dict(benchmark.data)}). "

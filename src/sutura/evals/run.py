@@ -11,12 +11,13 @@ from torch import Tensor
 
 from sutura.core.config import Section
 from sutura.core.runtime import generator
+from sutura.evals.answers import exact
 from sutura.evals.ledger import ledger_row
 from sutura.stitch.bundle import Stitch
 from sutura.stitch.generate import generate, log_likelihoods
 from sutura.stitch.pack import Row
 from sutura.stitch.prompt import Turn
-from sutura.train.stitching import to_rows
+from sutura.train.stitching import PictureRow, to_rows
 
 if TYPE_CHECKING:
     from sutura.data.samples import Sample, SetAside, VqaData
@@ -75,7 +76,7 @@ def evaluate(
         on_rows: called with the number of questions done.
     """
     samples = {sample.item_id: sample for sample in data.samples}
-    turns = {row.image_id: row.turns for row in to_rows(data, stitch.prompt, learn=False, set_aside=set_aside)}
+    turns = _by_picture(to_rows(data, stitch.prompt, learn=False, set_aside=set_aside))
     stitch.model.eval()
     ledger = []
     for names in _batches(turns, config.batch):
@@ -104,12 +105,20 @@ def evaluate(
                     condition=asked.condition,
                     benchmark=asked.benchmark,
                     stopped=answer.stopped,
-                    likelihood=None if best is None else float(best in sample.answers),
+                    likelihood=None if best is None else exact(best, sample.answers),
                 )
             )
         if on_rows is not None:
             on_rows(len(answers))
     return ledger
+
+
+def _by_picture(rows: Sequence[PictureRow]) -> dict[str, tuple[Turn, ...]]:
+    """Every question once, under its picture; a mixture may hold a picture and a question twice."""
+    turns: dict[str, dict[str, Turn]] = {}
+    for row in rows:
+        turns.setdefault(row.image_id, {}).update({turn.item_id: turn for turn in row.turns})
+    return {name: tuple(found.values()) for name, found in turns.items()}
 
 
 def _batches(turns: Mapping[str, Sequence[Turn]], size: int) -> Iterator[list[str]]:
@@ -146,7 +155,9 @@ def _most_likely(
         if not options:
             continue
         one = None if visual is None else visual[row.picture : row.picture + 1]
-        scores = log_likelihoods(stitch.model, stitch.prompt, [Row(0, tuple(options), row.prefix_ids)], one)[0]
+        scores = log_likelihoods(stitch.model, stitch.prompt, [Row(0, tuple(options), row.prefix_ids)], one)[
+            0
+        ]
         top: dict[str, float] = {}
         for (item_id, choice), score in zip(named, scores, strict=True):
             if item_id not in top or score > top[item_id]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -66,6 +68,11 @@ class Predictor(nn.Module):
         return self.leave(self.norm(x[:, context.shape[1] :]))
 
 
+def layer_normalise(patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch patches width"]:
+    """Each patch over its own width, without weights."""
+    return F.layer_norm(patches.float(), patches.shape[-1:])
+
+
 class IJEPA(nn.Module):
     """Context encoder, target encoder and predictor.
 
@@ -77,14 +84,22 @@ class IJEPA(nn.Module):
         predictor_width: of the predictor.
         predictor_depth: its blocks.
         predictor_heads: its heads.
+        normalise: makes targets of all the normed patches of a batch; by default the reference's layer norm.
 
-    Source: Assran et al. 2023, arXiv:2301.08243, section 3 and figure 3.
+    Source: Assran et al. 2023, arXiv:2301.08243, section 3 and figure 3; facebookresearch/ijepa src/train.py,
+        for the layer-normalised targets.
     """
 
     def __init__(
-        self, encoder: ViT, predictor_width: int, predictor_depth: int, predictor_heads: int
+        self,
+        encoder: ViT,
+        predictor_width: int,
+        predictor_depth: int,
+        predictor_heads: int,
+        normalise: Callable[[Tensor], Tensor] = layer_normalise,
     ) -> None:
         super().__init__()
+        self.normalise = normalise
         if encoder.num_prefix_tokens:
             raise ValueError("I-JEPA predicts patches from patches; its encoder has no prefix tokens.")
         self.context_encoder = encoder
@@ -101,7 +116,7 @@ class IJEPA(nn.Module):
     ) -> tuple[Float[Tensor, "targets batch patches width"], Float[Tensor, "targets batch patches width"]]:
         """Predictions and targets for every rectangle; each is guessed on its own.
 
-        Targets are the target encoder's normed patches of the whole picture; the loss normalises them again.
+        Targets are the target encoder's normed patches of the whole picture, normalised once more.
         """
         targets, batch, patches = target_index.shape
         context = self.context_encoder(pixels, keep=context_index)[1]["normed"]  # B K D
@@ -111,6 +126,6 @@ class IJEPA(nn.Module):
             target_index.reshape(targets * batch, patches),
         )  # T·B M D
         with torch.no_grad():
-            whole = self.target_encoder(pixels)[1]["normed"]  # B N D
+            whole = self.normalise(self.target_encoder(pixels)[1]["normed"])  # B N D
             wanted = torch.stack([gather_patches(whole, index) for index in target_index])
         return guesses.view(targets, batch, patches, -1), wanted

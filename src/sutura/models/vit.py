@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sutura.nn.block import Block
+from sutura.nn.block import Block, initialise
 from sutura.nn.masking import gather_patches
 from sutura.nn.patch import PatchEmbed
 from sutura.nn.pool import first_pool, mean_pool
@@ -75,21 +75,18 @@ class ViT(nn.Module):
         self.pooling = pooling
         self.embed = PatchEmbed(patch_size, width, channels, bias=patch_bias)
         if positions == "learned":
-            self.positions = nn.Parameter(
-                torch.empty(1, self.grid[0] * self.grid[1], width).normal_(std=0.02)
-            )
+            self.positions = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], width))
         else:
             self.register_buffer("positions", sincos_positions(self.grid, width), persistent=False)
         self.prefix = (
-            nn.Parameter(torch.empty(1, self.num_prefix_tokens, width).normal_(std=0.02))
-            if self.num_prefix_tokens
-            else None
+            nn.Parameter(torch.empty(1, self.num_prefix_tokens, width)) if self.num_prefix_tokens else None
         )
         self.pre_norm = nn.LayerNorm(width, eps=norm_eps) if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(width, heads, mlp_ratio, activation, norm_eps) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=norm_eps)
+        initialise(self)
 
     def forward(
         self,

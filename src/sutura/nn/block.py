@@ -69,8 +69,10 @@ class Block(nn.Module):
 
 
 @torch.no_grad()
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
+def initialise(module: nn.Module, generator: torch.Generator | None = None) -> None:
     """Draw every weight of a from-scratch model anew, from one generator, in the order of its modules.
+
+    Without a generator torch's global one is drawn from, as by the constructors of torch's own modules.
 
     Matrices are Xavier-uniform (a fixed deviation of 0.02 starves widths as small as the zoo's), biases
     zero, norms the identity; tables and tokens (positions, words, prefix and mask tokens) normal with

@@ -10,14 +10,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sutura.core.checkpoint import atomic_directory, load_strict, load_tensors, read_json, save_tensors, write_json
+from sutura.core.checkpoint import (
+    atomic_directory,
+    load_strict,
+    load_tensors,
+    read_json,
+    save_tensors,
+    write_json,
+)
 from sutura.core.config import Section, parse
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint, fingerprint_file
 from sutura.core.runtime import pick_device
 from sutura.encoders.config import EncoderConfig
 from sutura.stitch.generate import Answer, generate
-from sutura.stitch.language import LlmConfig, add_adapter, load_adapter, load_language_model, load_tokenizer, save_adapter
+from sutura.stitch.language import (
+    LlmConfig,
+    add_adapter,
+    load_adapter,
+    load_language_model,
+    load_tokenizer,
+    save_adapter,
+)
 from sutura.stitch.model import StitchModel, describe_parts
 from sutura.stitch.pack import Row
 from sutura.stitch.projector import ProjectorConfig, build_projector
@@ -89,14 +103,17 @@ class Stitch:
         expected = self.encoder_facts.get("fingerprint")
         if encoder.fingerprint != expected:
             raise UserError(
-                f"The stitch was trained on encoder {self.encoder_facts.get('name')!r} with fingerprint {expected}; "
-                f"{encoder.name!r} has {encoder.fingerprint}. Its weights, transform or options have changed."
+                f"The stitch was trained on encoder {self.encoder_facts.get('name')!r} with fingerprint "
+                f"{expected}; {encoder.name!r} has {encoder.fingerprint}. Its weights, transform or "
+                "options have changed."
             )
         self.encoder, self.encoder_trained = encoder, trained
         if trained:
             self.model.encoder = encoder
 
-    def ask(self, image: str | Path | bytes | Image | None, question: str, *, max_new_tokens: int = 20) -> str:
+    def ask(
+        self, image: str | Path | bytes | Image | None, question: str, *, max_new_tokens: int = 20
+    ) -> str:
         """The answer to one question about one picture.
 
         Args:
@@ -113,7 +130,7 @@ class Stitch:
     def ask_all(
         self, asked: Sequence[tuple[Any, Sequence[str]]], *, max_new_tokens: int = 20
     ) -> list[Answer]:
-        """Answers to several questions about each of several pictures, in order; a picture is encoded once."""
+        """Answers to several questions about each of several pictures, in order; each is encoded once."""
         rows = []
         for index, (_, questions) in enumerate(asked):
             for question in questions:
@@ -177,7 +194,11 @@ class Stitch:
         parts = "\n".join(
             f"| {name} | {frozen:,} | {trained:,} |" for name, frozen, trained in describe_parts(self.model)
         )
-        eyes = "none (blind)" if self.blind else f"`{facts.get('id')}`, licence {facts.get('licence') or 'unknown'}"
+        eyes = (
+            "none (blind)"
+            if self.blind
+            else f"`{facts.get('id')}`, licence {facts.get('licence') or 'unknown'}"
+        )
         return (
             f"# Stitch: {facts.get('name') or 'blind'} → {self.config.llm.id}\n\n"
             f"Encoder: {eyes}. Language model: `{self.config.llm.id}`, training: {self.config.llm.train}. "
@@ -227,12 +248,14 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
         encoder: load and attach the encoder too; without it the stitch answers from cached patches only.
 
     Raises:
-        UserError: a file missing, changed or of another format, an encoder or language model that is not the one
-            trained with, or weights that do not fit.
+        UserError: a file missing, changed or of another format, an encoder or language model that is not the
+            one trained with, or weights that do not fit.
     """
     folder = Path(directory)
     if not (folder / STITCH).is_file():
-        raise UserError(f"{folder} is no stitch: it holds no {STITCH}. Give the directory `sutura stitch` wrote.")
+        raise UserError(
+            f"{folder} is no stitch: it holds no {STITCH}. Give the directory `sutura stitch` wrote."
+        )
     manifest = read_json(folder / STITCH)
     if manifest.get("format") != FORMAT:
         raise UserError(f"{folder} has stitch format {manifest.get('format')}; this version reads {FORMAT}.")
@@ -242,13 +265,15 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
         if not (folder / name).is_file():
             raise UserError(f"{folder} is incomplete: {name} is missing. Nothing was loaded.")
         if fingerprint_file(folder / name) != expected and not name.endswith(".md"):
-            raise UserError(f"{folder / name} is not the file that was saved (fingerprint differs). Nothing was loaded.")
+            raise UserError(
+                f"{folder / name} is not the file that was saved (fingerprint differs). Nothing was loaded."
+            )
     config = parse(StitchConfig, manifest["config"], where=str(folder / STITCH))
     stitch = build_stitch(config, manifest["encoder"] or None)
     if stitch.llm_fingerprint != manifest["llm_fingerprint"]:
         raise UserError(
-            f"Language model {config.llm.id!r} has fingerprint {stitch.llm_fingerprint}; the stitch was trained on "
-            f"{manifest['llm_fingerprint']}. Pin llm.revision or use the original weights."
+            f"Language model {config.llm.id!r} has fingerprint {stitch.llm_fingerprint}; the stitch was "
+            f"trained on {manifest['llm_fingerprint']}. Pin llm.revision or use the original weights."
         )
     if stitch.model.projector is not None:
         load_strict(stitch.model.projector, load_tensors(folder / PROJECTOR), "the projector")
@@ -274,7 +299,7 @@ def _attach_saved(stitch: Stitch, folder: Path, *, trained: bool) -> None:
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:
-    """Fingerprint of a manifest. Where the parts lie may change; what they are has fingerprints of its own."""
+    """Fingerprint of a manifest. Where the parts lie may change; what they are has its own fingerprints."""
     config = dict(manifest.get("config") or {})
     for part in ("encoder", "llm"):
         config[part] = {key: value for key, value in (config.get(part) or {}).items() if key != "id"}

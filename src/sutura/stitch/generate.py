@@ -112,9 +112,10 @@ def log_likelihoods(
     rows: Sequence[Row],
     visual: Float[Tensor, "pictures M width"] | None,
 ) -> list[list[float]]:
-    """Log-likelihood (nats, summed over the answer's tokens, end of turn included) of every turn of every row.
+    """Log-likelihood of every turn's answer: nats, summed over its tokens, end of turn included.
 
-    A choice is scored by giving it as a turn's answer; the choices of all questions share the picture's prefix.
+    A choice is scored by giving it as a turn's answer; the choices of all questions share the picture's
+    prefix.
     """
     packed = pack(rows, head_ids=prompt.head_ids, pad_id=min(prompt.stop_ids)).to(model.device)
     nats, places = model(packed, visual)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,22 +55,24 @@ def load_tokenizer(config: LlmConfig) -> PreTrainedTokenizerBase:
     place = locate(config.id)
     try:
         saved = get_tokenizer_config(place, revision=config.revision)
-        # AutoTokenizer puts the architecture's own splitting rules in the place of those in tokenizer.json (for
-        # Qwen2, for one): text would be cut into other tokens than the model was trained on.
+        # AutoTokenizer puts the architecture's own splitting rules in the place of those in tokenizer.json
+        # (for Qwen2, for one): text would be cut into other tokens than the model was trained on.
         generic = saved.get("tokenizer_class") in GENERIC_TOKENIZERS and "auto_map" not in saved
         return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
             place, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"No tokenizer could be loaded for language model {config.id!r}: {_first(error)}") from None
+        raise UserError(
+            f"No tokenizer could be loaded for language model {config.id!r}: {_first(error)}"
+        ) from None
 
 
 def load_language_model(config: LlmConfig) -> tuple[PreTrainedModel, str]:
     """A causal language model, frozen, in eval mode, with the fingerprint of its weights.
 
     Raises:
-        UserError: not there, not safetensors, a weight missing or left over, or an architecture whose attention
-            cannot take a mask of our own.
+        UserError: not there, not safetensors, a weight missing or left over, or an architecture whose
+            attention cannot take a mask of our own.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -84,6 +87,7 @@ def load_language_model(config: LlmConfig) -> tuple[PreTrainedModel, str]:
             dtype=dtype,
             attn_implementation=config.attention,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # told by the loading info, and refused below
             trust_remote_code=config.trust_remote_code,
             output_loading_info=True,
         )
@@ -93,7 +97,11 @@ def load_language_model(config: LlmConfig) -> tuple[PreTrainedModel, str]:
     faults = {name: sorted(set(info.get(name) or ()) - tied) for name in ("missing_keys", "mismatched_keys")}
     faults["unexpected_keys"] = sorted(info.get("unexpected_keys") or ())
     if any(faults.values()):
-        told = "; ".join(f"{name.replace('_', ' ')}: {', '.join(map(str, keys[:4]))}" for name, keys in faults.items() if keys)
+        told = "; ".join(
+            f"{name.replace('_', ' ')}: {', '.join(map(str, keys[:4]))}"
+            for name, keys in faults.items()
+            if keys
+        )
         raise UserError(f"Weights of language model {config.id!r} do not fit its architecture ({told}).")
     check_mask_support(model, config)
     model.requires_grad_(False)
@@ -108,12 +116,14 @@ def check_mask_support(model: PreTrainedModel, config: LlmConfig) -> None:
     parameters = inspect.signature(model.forward).parameters
     if not {"position_ids", "inputs_embeds", "attention_mask"} <= set(parameters):
         raise UserError(
-            f"{type(model).__name__} takes no position_ids or inputs_embeds, so questions cannot share a picture's "
-            "tokens in it; choose a language model with rotary or learned positions."
+            f"{type(model).__name__} takes no position_ids or inputs_embeds, so questions cannot share a "
+            "picture's tokens in it; choose a language model with rotary or learned positions."
         )
     used = model.config._attn_implementation
     if used not in ATTENTION:
-        raise UserError(f"{config.id!r} runs {used!r} attention; a mask of our own needs one of {', '.join(ATTENTION)}.")
+        raise UserError(
+            f"{config.id!r} runs {used!r} attention; a mask of our own needs one of {', '.join(ATTENTION)}."
+        )
 
 
 def add_adapter(model: PreTrainedModel, config: LlmConfig, *, seed: int) -> PreTrainedModel | PeftModel:
@@ -139,12 +149,16 @@ def add_adapter(model: PreTrainedModel, config: LlmConfig, *, seed: int) -> PreT
         )
         seed_everything(seed, "adapter")
         try:
-            adapted = get_peft_model(model, lora)
+            with warnings.catch_warnings():  # peft still reads a flag that transformers is renaming
+                warnings.simplefilter("ignore", FutureWarning)
+                adapted = get_peft_model(model, lora)
         except ValueError as error:
-            linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
+            linear = sorted(
+                {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+            )
             raise UserError(
-                f"No adapter could be put on {config.id!r} at {targets}: {_first(error)} Its linear layers are "
-                f"named {', '.join(linear)}; set llm.targets."
+                f"No adapter could be put on {config.id!r} at {targets}: {_first(error)} Its linear layers "
+                f"are named {', '.join(linear)}; set llm.targets."
             ) from None
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -172,8 +186,8 @@ def load_adapter(model: PeftModel, directory: Path) -> None:
     wrong += sorted(k for k in saved.keys() & expected.keys() if saved[k].shape != expected[k].shape)
     if wrong:
         raise UserError(
-            f"The adapter in {directory.name} was made for another language model or rank: {len(wrong)} weights do "
-            f"not fit ({', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}). Nothing was loaded."
+            f"The adapter in {directory.name} was made for another language model or rank: {len(wrong)} "
+            f"weights do not fit ({', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}); none was loaded."
         )
     set_peft_model_state_dict(model, saved)
 

@@ -50,13 +50,17 @@ class StitchModel(nn.Module):
         """Where the language model lives."""
         return self.lm.get_input_embeddings().weight.device
 
-    def encode(self, pixels: Float[Tensor, "pictures 3 height_px width_px"]) -> Float[Tensor, "pictures M encoder_width"]:
+    def encode(
+        self, pixels: Float[Tensor, "pictures 3 height_px width_px"]
+    ) -> Float[Tensor, "pictures M encoder_width"]:
         """Patches of pictures; no gradient unless the encoder trains."""
         if self.encoder is None:
             raise UserError("This stitch was built without its encoder; give it patches, not pixels.")
         return self.encoder(pixels)
 
-    def project(self, patches: Float[Tensor, "pictures M encoder_width"]) -> Float[Tensor, "pictures M width"]:
+    def project(
+        self, patches: Float[Tensor, "pictures M encoder_width"]
+    ) -> Float[Tensor, "pictures M width"]:
         """Patches as the language model's tokens."""
         if self.projector is None:
             raise UserError("This stitch is blind: it was trained without pictures and takes none.")
@@ -78,7 +82,12 @@ class StitchModel(nn.Module):
         )
 
     def decode(
-        self, spliced: Spliced, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"], cache: Any = None, past: Tensor | None = None
+        self,
+        spliced: Spliced,
+        rows: Int[Tensor, " n"],
+        columns: Int[Tensor, " n"],
+        cache: Any = None,
+        past: Tensor | None = None,
     ) -> Float[Tensor, "n vocabulary"]:
         """Run the language model, and its head at the places named and nowhere else.
 
@@ -93,8 +102,8 @@ class StitchModel(nn.Module):
         key = spliced.segments if past is None else torch.cat([past, spliced.segments], dim=1)
         if self.window is not None and key.shape[1] > self.window:
             raise UserError(
-                f"A row of {key.shape[1]} tokens is longer than the language model's sliding window of {self.window}; "
-                "give the language model fewer picture tokens or use turns=separate."
+                f"A row of {key.shape[1]} tokens is longer than the language model's sliding window of "
+                f"{self.window}; give the language model fewer picture tokens or use turns=separate."
             )
         mask = attention_mask(spliced.segments, key, past=known)
         with head_at(self.lm, rows, columns):
@@ -124,7 +133,9 @@ class StitchModel(nn.Module):
         """
         rows, columns = (packed.labels != IGNORE).nonzero(as_tuple=True)
         if rows.numel() == 0:
-            raise UserError("A batch has no supervised token, so its loss would be empty; every turn needs an answer.")
+            raise UserError(
+                "A batch has no supervised token, so its loss would be empty; every turn needs an answer."
+            )
         spliced = self.splice(visual, packed)
         # The token before a supervised one predicts it; a turn's own question always stands between.
         logits = self.decode(spliced, rows, columns - 1 + spliced.image_tokens)

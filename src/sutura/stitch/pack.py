@@ -149,7 +149,9 @@ def attention_mask(
     return (seen | itself[None])[:, None]
 
 
-def additive(mask: Bool[Tensor, "rows 1 queries keys"], dtype: torch.dtype) -> Float[Tensor, "rows 1 queries keys"]:
+def additive(
+    mask: Bool[Tensor, "rows 1 queries keys"], dtype: torch.dtype
+) -> Float[Tensor, "rows 1 queries keys"]:
     """The mask as numbers to add to attention scores, for attention that is not SDPA.
 
     Eager attention adds whatever mask it is given: a boolean one would be added as 0 and 1 and mask nothing.

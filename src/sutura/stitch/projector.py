@@ -32,7 +32,9 @@ class LayerNormMlp(nn.Module):
         self.fc1 = nn.Linear(encoder_width, llm_width)
         self.fc2 = nn.Linear(llm_width, llm_width)
 
-    def forward(self, patches: Float[Tensor, "batch image_tokens encoder_width"]) -> Float[Tensor, "batch image_tokens llm_width"]:
+    def forward(
+        self, patches: Float[Tensor, "batch image_tokens encoder_width"]
+    ) -> Float[Tensor, "batch image_tokens llm_width"]:
         return self.fc2(nn.functional.gelu(self.fc1(self.norm(patches))))
 
 
@@ -47,7 +49,9 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(encoder_width, llm_width)
         self.fc2 = nn.Linear(llm_width, llm_width)
 
-    def forward(self, patches: Float[Tensor, "batch image_tokens encoder_width"]) -> Float[Tensor, "batch image_tokens llm_width"]:
+    def forward(
+        self, patches: Float[Tensor, "batch image_tokens encoder_width"]
+    ) -> Float[Tensor, "batch image_tokens llm_width"]:
         return self.fc2(nn.functional.gelu(self.fc1(patches)))
 
 
@@ -61,7 +65,9 @@ class LinearProjector(nn.Module):
         super().__init__()
         self.fc = nn.Linear(encoder_width, llm_width)
 
-    def forward(self, patches: Float[Tensor, "batch image_tokens encoder_width"]) -> Float[Tensor, "batch image_tokens llm_width"]:
+    def forward(
+        self, patches: Float[Tensor, "batch image_tokens encoder_width"]
+    ) -> Float[Tensor, "batch image_tokens llm_width"]:
         return self.fc(patches)
 
 

@@ -37,7 +37,7 @@ class PromptConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Token ids of one question, and of its answer with the end-of-turn token (empty when it is to be generated)."""
+    """Token ids of a question, and of its answer with its end of turn (empty when it is to be generated)."""
 
     item_id: str
     prompt_ids: tuple[int, ...]
@@ -57,8 +57,8 @@ class PromptBuilder:
         extra_stop_ids: end-of-sequence ids of the language model's generation config.
 
     Raises:
-        UserError: a tokenizer without chat template and without end-of-sequence token, or a chat template that
-            does not show the answer after the prompt.
+        UserError: a tokenizer without chat template and without end-of-sequence token, or a chat template
+            that does not show the answer after the prompt.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -69,8 +69,9 @@ class PromptBuilder:
         self._set("_chat", self.config.template == "auto" and bool(self.tokenizer.chat_template))
         if not self._chat and self.tokenizer.eos_token_id is None:
             raise UserError(
-                f"Tokenizer {type(self.tokenizer).__name__} has neither a chat template nor an end-of-sequence "
-                "token, so an answer could never end. Set eos_token on the tokenizer and save it again."
+                f"Tokenizer {type(self.tokenizer).__name__} has neither a chat template nor an "
+                "end-of-sequence token, so an answer could never end. Set eos_token on the tokenizer and "
+                "save it again."
             )
         self._set("_end_ids", self._find_end())
         stops = {self._end_ids[-1], *self.extra_stop_ids}
@@ -146,8 +147,8 @@ class PromptBuilder:
         whole = self._render([*asked, {"role": "assistant", "content": PROBES[1]}], generation=False)
         if not whole.startswith(prompt) or not whole[len(prompt) :].startswith(PROBES[1]):
             raise UserError(
-                "The chat template does not continue a prompt with the assistant's words, so training and asking "
-                "would see different ids. Use prompt.template=plain for this language model."
+                "The chat template does not continue a prompt with the assistant's words, so training and "
+                "asking would see different ids. Use prompt.template=plain for this language model."
             )
         ids = self._encode(whole[len(prompt) + len(PROBES[1]) :])
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
@@ -155,7 +156,9 @@ class PromptBuilder:
             if token in special:
                 return ids[: position + 1]
         if eos is None:
-            raise UserError("The chat template writes no special token after an answer and the tokenizer has no eos.")
+            raise UserError(
+                "The chat template writes no special token after an answer and the tokenizer has no eos."
+            )
         return (eos,)
 
 

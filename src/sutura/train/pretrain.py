@@ -155,7 +155,7 @@ def _pictures(config: PretrainConfig) -> tuple[CaptionedPictures, CaptionedPictu
 
 def _look(encoder: ViT, check: CaptionedPictures, config: PretrainConfig, step: int) -> dict[str, float]:
     """Collapse measures while training; says so when they trip."""
-    features = _features(encoder, check, config)[: config.check.watched]
+    features = _features(encoder, check.first(config.check.watched), config)
     alarm = collapse_alarm(features)
     if alarm is not None:
         say(f"{config.name}, step {step}: {alarm}")

@@ -36,7 +36,7 @@ trained from scratch on {pictures.count:,} pictures of the built-in world, split
 encoders of one seed start from the same weights and see the same pictures in the same order and crop; only
 the objective differs.
 
-Command: `sutura pretrain --preset zoo/{config.objective}`, config {config.hash()}, seed {config.seed}.
+Command: `sutura zoo build {config.name}`, config {config.hash()}, seed {config.seed}.
 
 | | |
 |---|---|

@@ -25,7 +25,7 @@ class FeedConfig(Section):
     """How answers are dealt into optimizer steps. Everything counts answers, not pictures.
 
     Args:
-        batch: answers of one optimizer step; a picture's questions stay together, so a step may hold a few more.
+        batch: answers of one optimizer step; a picture's questions stay together, so it may hold a few more.
         micro_batch: answers of one forward pass; the step's loss does not depend on it.
         epochs: passes over the data, unless `answers` says how many answers to train on.
         answers: answers to train on, whatever the size of the data.
@@ -67,7 +67,9 @@ class StitchBatch:
     ids: tuple[str, ...] = ()
 
 
-def stitch_loss(model: StitchModel, batch: StitchBatch, step: int) -> tuple[Float[Tensor, ""], dict[str, float]]:
+def stitch_loss(
+    model: StitchModel, batch: StitchBatch, step: int
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """Negative log-likelihood of the answers, in nats, as a mean over the step's supervised tokens.
 
     The losses of a step's micro-batches add up to it, so a long answer weighs the same wherever it falls.
@@ -107,15 +109,17 @@ def to_rows(data: VqaData, prompt: PromptBuilder, *, learn: bool, set_aside: Set
         if turns:
             rows.append(PictureRow(picture.image_id, tuple(turns)))
     if not rows:
-        raise UserError(f"{data.name} has no question that fits in prompt.max_tokens={prompt.config.max_tokens}.")
+        raise UserError(
+            f"{data.name} has no question that fits in prompt.max_tokens={prompt.config.max_tokens}."
+        )
     return rows
 
 
 class StitchFeed:
     """The micro-batches of every optimizer step, a pure function of (seed, step).
 
-    All encoders of a comparison see the same rows in the same order: the order depends on the seed, the epoch and
-    the rows alone.
+    All encoders of a comparison see the same rows in the same order: the order depends on the seed, the epoch
+    and the rows alone.
 
     Args:
         rows: pictures with turns that have answers.
@@ -137,13 +141,20 @@ class StitchFeed:
         pixels: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
         if config.batch < 1 or config.micro_batch < 1:
-            raise UserError(f"batch={config.batch}, micro_batch={config.micro_batch}: both count answers, at least 1.")
+            raise UserError(
+                f"batch={config.batch}, micro_batch={config.micro_batch}: both count answers, at least 1."
+            )
         self.rows = rows
         self.config = config
         self.prompt = prompt
         self.patches = patches
         self.pixels = pixels
         self.plan = deal([_answers(row, config.turns) for row in rows], config, seed)
+        if not self.plan:
+            raise UserError(
+                f"There is no answer to train on: {len(rows)} pictures, epochs={config.epochs}, "
+                f"answers={config.answers}."
+            )
         self.steps = len(self.plan)
         self.answers = sum(_answers(rows[i], config.turns) for step in self.plan for i in step)
 
@@ -170,7 +181,7 @@ def deal(answers: Sequence[int], config: FeedConfig, seed: int) -> list[list[int
     """Row indices of every step: epochs in drawn orders, cut as soon as a step has its answers.
 
     Args:
-        answers: number of answers each row brings.
+        answers: number of answers each row brings, at least one.
         config: gives the batch and the length of the run.
         seed: of the orders.
     """
@@ -178,7 +189,7 @@ def deal(answers: Sequence[int], config: FeedConfig, seed: int) -> list[list[int
     steps: list[list[int]] = []
     current: list[int] = []
     held = dealt = epoch = 0
-    while dealt < wanted:
+    while answers and dealt < wanted:
         for index in torch.randperm(len(answers), generator=generator(seed, "order", epoch)).tolist():
             if dealt >= wanted:
                 break

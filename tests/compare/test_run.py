@@ -1,0 +1,247 @@
+"""A whole comparison at toy size: the same code path as `make compare`, minutes shorter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from sutura.compare import compare
+from sutura.compare import run as run_module
+from sutura.compare.config import CompareConfig
+from sutura.compare.grid import CELL, LEDGER
+from sutura.compare.run import report
+from sutura.compare.single import evaluate_saved, train_one
+from sutura.core.checkpoint import load_tensors, read_json
+from sutura.core.config import parse
+from sutura.core.errors import UserError
+from sutura.core.log import read_metrics
+from sutura.evals.ledger import read_ledger
+from sutura.models.vit import ViT
+from sutura.models.zoo_format import save_zoo_vit
+from sutura.stitch.bundle import load_stitch
+from tiny_models import save_language_model
+
+VIT = {"image_size": 64, "patch_size": 16, "width": 24, "depth": 2, "heads": 2}
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parts")
+    save_language_model(folder / "lm")
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        transform = {"image_size": 64, "mean": [0.5] * 3, "std": [0.25] * 3}
+        about = {"objective": name, "data": "none"}
+        save_zoo_vit(folder / name, ViT(**VIT), args=VIT, transform=transform, about=about, card="tiny")
+    return folder
+
+
+def settings(parts: Path, runs: Path, **changes: Any) -> dict[str, Any]:
+    """Two encoders and all controls, one seed."""
+    return {
+        "name": "toy",
+        "encoders": [{"id": str(parts / "one"), "name": "one"}, {"id": str(parts / "two"), "name": "two"}],
+        "llm": {"id": str(parts / "lm"), "rank": 4, "dropout": 0.1},
+        "data": {
+            "train": {"source": "world", "split": "train", "limit": 14, "questions_per_picture": 3},
+            "test": [{"benchmark": "world/test", "data": {"limit": 6, "questions_per_picture": 3}}],
+        },
+        "feed": {"batch": 9, "micro_batch": 6},
+        "optim": {"lr": 0.003, "warmup": 1},
+        "evaluate": {"max_new_tokens": 4},
+        "controls": {"untrained": str(parts / "one"), "text_ceiling": True},
+        "seeds": [0],
+        "features": {"dtype": "float32"},
+        "runs": str(runs),
+        **changes,
+    }
+
+
+def cells_of(path: Path) -> dict[tuple[str, str, int], Path]:
+    """(encoder, condition, seed) → the cell's directory."""
+    names = read_json(path.parent / "comparison.json")["cells"]
+    folders = [path.parents[1] / "cells" / name for name in names]
+    cells = {folder: read_json(folder / CELL) for folder in folders}
+    return {(c["encoder"], c["condition"], c["seed"]): folder for folder, c in cells.items()}
+
+
+@pytest.fixture(scope="session")
+def finished(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a finished comparison."""
+    return compare(settings(parts, tmp_path_factory.mktemp("runs")), command="sutura compare")
+
+
+def test_every_control_stands_beside_every_score(finished: Path) -> None:
+    cells = cells_of(finished)
+    frame = pl.concat([read_ledger(folder / LEDGER) for folder in cells.values()])
+    found = set(frame.select("encoder", "condition").unique().iter_rows())
+    looks = {(name, how) for name in ("one", "two", "untrained") for how in ("picture", "wrong-picture")}
+    assert found == looks | {("none", "blind"), ("none", "text-ceiling")}
+    assert (frame.group_by("encoder", "condition").len()["len"] == 18).all()
+    text = finished.read_text()
+    for word in ("majority", "blind", "wrong picture", "untrained", "text-ceiling", "overlap", "No picture of"):
+        assert word.lower() in text.lower(), word
+
+
+def test_reported_accuracy_is_the_ledgers(finished: Path) -> None:
+    folder = cells_of(finished)[("one", "picture", 0)]
+    frame = read_ledger(folder / LEDGER).filter(pl.col("condition") == "picture")
+    accuracy = 100 * float(frame["exact"].mean())  # type: ignore[arg-type]
+    line = next(line for line in finished.read_text().splitlines() if line.startswith("| one |"))
+    assert line.split("|")[2].split()[0] == f"{accuracy:.1f}"
+
+
+def test_finished_cells_are_not_run_again(
+    finished: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = finished.read_bytes()
+
+    def refuse(jobs: list[Any], config: CompareConfig) -> None:
+        assert not jobs
+
+    monkeypatch.setattr(run_module, "run_jobs", refuse)
+    again = compare(settings(parts, finished.parents[1]), command="sutura compare")
+    assert again.read_bytes() == before
+    assert report(finished.parent).read_bytes() == before
+
+
+def test_same_seed_same_bits(finished: Path, parts: Path, tmp_path: Path) -> None:
+    """Fault: a seed that stands in the config and is never read."""
+    changed = settings(parts, tmp_path, seeds=[0, 1], controls={"blind": False})
+    cells, first = cells_of(compare(changed)), cells_of(finished)[("one", "picture", 0)]
+    weights = load_tensors(first / "stitch" / "projector.safetensors")
+    same = load_tensors(cells[("one", "picture", 0)] / "stitch" / "projector.safetensors")
+    other = load_tensors(cells[("one", "picture", 1)] / "stitch" / "projector.safetensors")
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert not all(torch.equal(weights[name], other[name]) for name in weights)
+
+
+def losses(cell: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(cell / "metrics.jsonl")]
+
+
+def test_cached_equals_live(finished: Path, parts: Path, tmp_path: Path) -> None:
+    live = settings(parts, tmp_path, features={"cache": False}, controls={"blind": False, "wrong_picture": False})
+    folder = cells_of(compare(live))[("one", "picture", 0)]
+    cached = cells_of(finished)[("one", "picture", 0)]
+    assert losses(folder) == pytest.approx(losses(cached), rel=1e-4)
+    answers = read_ledger(folder / LEDGER)["prediction"]
+    seen = read_ledger(cached / LEDGER).filter(pl.col("condition") == "picture")["prediction"]
+    assert answers.to_list() == seen.to_list()
+
+
+def test_workers_equal_one_process(finished: Path, parts: Path, tmp_path: Path) -> None:
+    changed = settings(
+        parts, tmp_path, engine={"workers": 2, "threads": torch.get_num_threads()}, controls={"blind": False}
+    )
+    cells = cells_of(compare(changed))
+    for name in ("one", "two"):
+        assert losses(cells[(name, "picture", 0)]) == losses(cells_of(finished)[(name, "picture", 0)])
+
+
+def test_a_killed_cell_goes_on_to_the_same_bits(
+    finished: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sutura.compare import cell as cell_module
+
+    stitch_loss = cell_module.stitch_loss
+    calls = []
+
+    def dies(model: Any, batch: Any, step: int) -> Any:
+        calls.append(step)
+        if step == 3:
+            raise KeyboardInterrupt
+        return stitch_loss(model, batch, step)
+
+    changed = settings(parts, tmp_path, engine={"checkpoint_every": 2}, controls={"blind": False})
+    monkeypatch.setattr(cell_module, "stitch_loss", dies)
+    with pytest.raises(KeyboardInterrupt):
+        compare(changed)
+    assert not (tmp_path / "toy" / "report.md").exists()
+    calls.clear()
+    monkeypatch.setattr(cell_module, "stitch_loss", lambda *a: calls.append(a[2]) or stitch_loss(*a))
+    cells = cells_of(compare(changed))
+    assert calls[0] == 2, "the cell did not go on from its checkpoint"
+    assert losses(cells[("one", "picture", 0)]) == losses(cells_of(finished)[("one", "picture", 0)])
+
+
+def test_two_rows_differ_in_the_encoder_and_nothing_else(finished: Path) -> None:
+    """Fault: data order differs per encoder. Same identity but for the encoder, and the same first text tokens."""
+    cells = {key: read_json(folder / CELL)["identity"] for key, folder in cells_of(finished).items()}
+    one, two = cells[("one", "picture", 0)], cells[("two", "picture", 0)]
+    assert {key for key in one if one[key] != two[key]} == {"encoder"}
+
+
+def test_a_trained_encoder_is_said_not_to_be_isolated(parts: Path, tmp_path: Path) -> None:
+    changed = settings(
+        parts,
+        tmp_path,
+        encoders=[{"id": str(parts / "one"), "name": "one"}],
+        encoder={"train": "last_k", "last_k": 1},
+        controls={"blind": False, "wrong_picture": False},
+    )
+    path = compare(changed)
+    cell = read_json(cells_of(path)[("one", "picture", 0)] / CELL)
+    assert cell["trainable"]["encoder"] > 0
+    assert "do not isolate the encoder" in path.read_text()
+    stitch = load_stitch(cells_of(path)[("one", "picture", 0)] / "stitch", device="cpu")
+    fresh = ViT(**VIT)
+    assert len(fresh.state_dict())
+    assert stitch.encoder is not None
+    base = load_tensors(parts / "one" / "model.safetensors")
+    moved = [n for n, t in stitch.encoder.state_dict().items() if not torch.equal(t, base.get(n.split("vit.")[-1], t))]
+    assert moved
+
+
+def test_saved_stitches_can_be_asked_and_scored(finished: Path, tmp_path: Path) -> None:
+    cells = cells_of(finished)
+    folder = cells[("one", "picture", 0)] / "stitch"
+    from PIL import Image
+
+    answer = load_stitch(folder, device="cpu").ask(Image.new("RGB", (70, 50), "red"), "what colour is the cube?")
+    assert isinstance(answer, str)
+    out = tmp_path / "ledger.parquet"
+    table = evaluate_saved([folder], "world/test", ["limit=6", "questions_per_picture=3"], out=out)
+    scored = read_ledger(out).filter(pl.col("condition") == "picture").sort("item_id")
+    cached = read_ledger(folder.parent / LEDGER).filter(pl.col("condition") == "picture").sort("item_id")
+    assert scored["prediction"].to_list() == cached["prediction"].to_list()
+    assert "wrong-picture" in table
+    assert "18" in table
+
+
+def test_one_stitch_is_a_cell_of_the_comparison(finished: Path, parts: Path, tmp_path: Path) -> None:
+    config = parse(CompareConfig, settings(parts, finished.parents[1]))
+    out = tmp_path / "mine"
+    assert train_one(config, "two", seed=0, out=out) == out
+    assert read_json(out / "stitch.json")["cell"] == cells_of(finished)[("two", "picture", 0)].name
+    with pytest.raises(UserError, match="exists already"):
+        train_one(config, "two", seed=0, out=out)
+
+
+def test_bad_configs_are_explained_before_anything_runs(parts: Path, tmp_path: Path) -> None:
+    base = settings(parts, tmp_path)
+    for change, words in (
+        ({"sedes": [1]}, "seeds"),
+        ({"seeds": [1, 1]}, "repeat"),
+        ({"encoders": [str(parts / "one"), str(parts / "one")]}, "name of its own"),
+        ({"data": {**base["data"], "test": ["world/tset"]}}, "world/test"),
+    ):
+        with pytest.raises(UserError, match=words):
+            compare({**base, **change})
+    training = {**base["data"], "test": [{"benchmark": "world/test", "data": {"split": "train", "limit": 4}}]}
+    with pytest.raises(UserError, match="training"):
+        compare({**base, "data": training})
+    assert not list(tmp_path.glob("cells/*"))
+
+
+def test_report_needs_its_cells(finished: Path, tmp_path: Path) -> None:
+    place = tmp_path / "runs" / "toy"
+    place.mkdir(parents=True)
+    (place / "comparison.json").write_text(json.dumps(read_json(finished.parent / "comparison.json")))
+    with pytest.raises(UserError, match="run the comparison again"):
+        report(place)

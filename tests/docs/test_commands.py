@@ -1,0 +1,80 @@
+"""Every command in the documents is one the program has; those that can be run here are run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from docs.documents import DOCUMENTS, ROOT, commands, name_of
+from sutura.cli import app, main
+
+#: Their whole work is a table or a picture's answer, or they go through the `small` comparison.
+RUNNABLE = ("compare", "report", "ask", "eval", "encoders", "benchmarks", "doctor", "zoo list")
+SHOWN = [(block, words) for path in DOCUMENTS for block, words in commands(path)]
+SUTURA = [(block, words[1:]) for block, words in SHOWN if words[0] == "sutura"]
+MAKE = [(block, words[1:]) for block, words in SHOWN if words[0] == "make"]
+
+
+def _ids(shown: list[tuple[Any, list[str]]]) -> list[str]:
+    return [f"{block} {' '.join(words)[:50]}" for block, words in shown]
+
+
+@pytest.mark.parametrize(("block", "words"), SUTURA, ids=_ids(SUTURA))
+def test_a_command_parses(block: Any, words: list[str]) -> None:
+    """Options and their values as the program knows them; for a comparison the whole config too."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("sutura", list(words))
+    rest = words
+    while hasattr(command, "resolve_command"):
+        name, command, rest = command.resolve_command(context, list(rest))
+        context = command.make_context(name, list(rest), parent=context)
+    if context.info_name in ("compare", "stitch"):
+        from sutura.compare.run import settings
+
+        given = context.params
+        settings(given["preset"], given["overrides"] or (), limit=given["limit"])
+
+
+@pytest.mark.parametrize(("block", "words"), MAKE, ids=_ids(MAKE))
+def test_a_make_target_exists(block: Any, words: list[str]) -> None:
+    result = subprocess.run(
+        ["make", "--dry-run", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_the_commands_of_a_document_run(
+    path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In order, in one folder; a comparison whose data the reader has to bring is parsed only."""
+    shown = [words for block, words in commands(path) if " ".join(words[1:3]).startswith(RUNNABLE)]
+    shown = [words for words in shown if words[0] == "sutura" and "DIR" not in " ".join(words)]
+    if not shown:
+        return
+    monkeypatch.chdir(request.getfixturevalue("place"))
+    for words in shown:
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert not left.value.code, f"{' '.join(words)}: {capsys.readouterr().err}"
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "\nmake test" in script
+    assert ["make", "test"] in [words for _, words in commands(ROOT / "README.md")]
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    shown = [" ".join(words) for _, words in commands(ROOT / "README.md")]
+    assert set(shown[:2]) == {"make compare", "make test"}
