@@ -32,7 +32,7 @@ from sutura.stitch.generate import generate
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import Row, pack, split_turns
 from sutura.stitch.projector import ProjectorConfig, build_projector
-from sutura.stitch.prompt import PromptBuilder, Turn
+from sutura.stitch.prompt import Turn
 from sutura.train.stitching import StitchBatch, stitch_loss
 
 
@@ -103,11 +103,15 @@ def pool(patches: Tensor, tokens: int | None) -> Tensor:
 def build(shape: Shape, dtype: torch.dtype) -> Plain:
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
-    lm: Any = Qwen2ForCausalLM(Qwen2Config(**shape.llm, tie_word_embeddings=True, max_position_embeddings=2048))
+    lm: Any = Qwen2ForCausalLM(
+        Qwen2Config(**shape.llm, tie_word_embeddings=True, max_position_embeddings=2048)
+    )
     vit = ViTModel(ViTConfig(**shape.vit), add_pooling_layer=False).eval().requires_grad_(False)
     torch.set_default_dtype(torch.float32)
     lm.generation_config.eos_token_id = lm.generation_config.pad_token_id = None
-    lm = get_peft_model(lm, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=["q_proj", "v_proj"]))
+    lm = get_peft_model(
+        lm, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=["q_proj", "v_proj"])
+    )
     projector = build_projector(ProjectorConfig(), shape.vit["hidden_size"], shape.llm["hidden_size"], seed=0)
     return Plain(vit, projector, lm, shape.tokens)
 
@@ -129,7 +133,9 @@ def make_rows(shape: Shape, generator: torch.Generator) -> list[Row]:
         count = shape.turns[len(rows) % len(shape.turns)]
         turns = []
         for i in range(count):
-            ids = torch.randint(10, shape.llm["vocab_size"], (shape.question + shape.answer,), generator=generator)
+            ids = torch.randint(
+                10, shape.llm["vocab_size"], (shape.question + shape.answer,), generator=generator
+            )
             asked = (*FixedPrompt.head_ids, *ids[: shape.question].tolist())
             turns.append(Turn(f"{len(rows)}/{i}", asked, tuple(ids[shape.question :].tolist())))
         rows.append(Row(len(rows), tuple(turns)))
@@ -183,7 +189,11 @@ def train_steps(shape: Shape, model: Plain, rows: list[Row], precision: str) -> 
         for first in range(0, len(samples), 4):
             part = slice(first, first + 4)
             with autocast():
-                loss = model.loss(pixels[owner[part]], ids[part], labels[part]) * len(samples[part]) / len(samples)
+                loss = (
+                    model.loss(pixels[owner[part]], ids[part], labels[part])
+                    * len(samples[part])
+                    / len(samples)
+                )
             loss.backward()
         return finish()
 
@@ -214,7 +224,9 @@ def train_steps(shape: Shape, model: Plain, rows: list[Row], precision: str) -> 
     }
 
 
-def evaluation_steps(shape: Shape, model: Plain, rows: list[Row], new_tokens: int) -> dict[str, Callable[[], int]]:
+def evaluation_steps(
+    shape: Shape, model: Plain, rows: list[Row], new_tokens: int
+) -> dict[str, Callable[[], int]]:
     """`generate` one sample at a time with a live encoder; ours over cached features."""
     size = shape.vit["image_size"]
     pixels = torch.rand(len(rows), 3, size, size).to(next(model.vit.parameters()).dtype)
@@ -227,7 +239,9 @@ def evaluation_steps(shape: Shape, model: Plain, rows: list[Row], new_tokens: in
         for row in rows:
             for turn in row.turns:
                 with torch.no_grad():
-                    embeddings = model.embeddings(pixels[row.picture : row.picture + 1], torch.tensor([turn.prompt_ids]))
+                    embeddings = model.embeddings(
+                        pixels[row.picture : row.picture + 1], torch.tensor([turn.prompt_ids])
+                    )
                     model.lm.generate(
                         inputs_embeds=embeddings, attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long),
                         max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False,
@@ -256,7 +270,9 @@ class NeverStops(FixedPrompt):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=SHAPES, default="tiny")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--repeats", type=int, default=5)
@@ -266,17 +282,26 @@ def main() -> None:
     shape = SHAPES[options.size]
     model = build(shape, getattr(torch, options.precision))
     rows = make_rows(shape, torch.Generator().manual_seed(0))
-    figures: dict[str, Any] = {"size": options.size, "precision": options.precision, "threads": torch.get_num_threads()}
+    figures: dict[str, Any] = {
+        "size": options.size,
+        "precision": options.precision,
+        "threads": torch.get_num_threads(),
+    }
     for title, steps in (
         ("training", train_steps(shape, model, rows, options.precision)),
         ("evaluation", evaluation_steps(shape, model, rows, options.new_tokens)),
     ):
         rates: dict[str, float] = {}
-        print(f"\n{title}, {options.size}, {options.precision}, {figures['threads']} threads, {platform.machine()}")
+        print(
+            f"\n{title}, {options.size}, {options.precision}, {figures['threads']} threads, {platform.machine()}"
+        )
         for name, step in steps.items():
             rates[name] = timed(step, options.repeats)
             ratio = rates[name] / next(iter(rates.values()))
-            print(f"  {name:34s} {rates[name]:9.2f} answers/s  {ratio:6.2f}x  peak so far {memory():.2f} GB", flush=True)
+            print(
+                f"  {name:34s} {rates[name]:9.2f} answers/s  {ratio:6.2f}x  peak so far {memory():.2f} GB",
+                flush=True,
+            )
         figures[title] = rates
     if options.json:
         with open(options.json, "a") as file:

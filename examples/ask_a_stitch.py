@@ -1,6 +1,6 @@
 """Ask a trained stitch: several questions about a picture, which is encoded once.
 
-`sutura stitch clip --out my-stitch` trains one; any picture will do.
+`sutura stitch --encoder clip --out my-stitch` trains one; any picture will do.
 """
 
 from __future__ import annotations

@@ -21,9 +21,14 @@ app = typer.Typer(
 zoo = typer.Typer(no_args_is_help=True, help="The small weights this project trained itself.")
 app.add_typer(zoo, name="zoo")
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Change the preset.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Change the preset.")
+]
 Preset = Annotated[str, typer.Option(help="A shipped preset's name, or a YAML file.")]
-Stitches = Annotated[list[Path], typer.Option("--stitch", help="A stitch's directory; may be given several times.")]
+Full = Annotated[bool, typer.Option("--full", help="Everything that is known of each row.")]
+Stitches = Annotated[
+    list[Path], typer.Option("--stitch", help="A stitch's directory; may be given several times.")
+]
 
 
 @app.command()
@@ -31,7 +36,9 @@ def compare(
     overrides: Overrides = None,
     preset: Preset = "world",
     limit: Annotated[int | None, typer.Option(help="At most so many pictures of every data set.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Show the resolved config and the cells, run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Show the resolved config and the cells, run nothing.")
+    ] = False,
     no_feature_cache: Annotated[bool, typer.Option(help="Run the encoders live in every step.")] = False,
 ) -> None:
     """Train and evaluate every encoder under one protocol, and write a report."""
@@ -66,7 +73,9 @@ def stitch(
 def evaluate(
     stitch: Stitches,
     benchmark: Annotated[str, typer.Option(help="A benchmark's name, or local:NAME with data overrides.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Of the benchmark's data.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value]...", help="Of the benchmark's data.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the ledger (Parquet) there.")] = None,
     allow_training: Annotated[bool, typer.Option(help="Accept a training split; that is no test.")] = False,
 ) -> None:
@@ -81,7 +90,9 @@ def ask(
     stitch: Stitches,
     question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
     image: Annotated[Path | None, typer.Option(help="The picture.")] = None,
-    interactive: Annotated[bool, typer.Option(help="Go on asking about the picture until an empty line.")] = False,
+    interactive: Annotated[
+        bool, typer.Option(help="Go on asking about the picture until an empty line.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an answer.")] = False,
     device: Annotated[str, typer.Option(help="Where to run.")] = "auto",
 ) -> None:
@@ -96,7 +107,11 @@ def ask(
             for name, one in loaded.items():
                 answer = one.ask(None if one.blind else image, question)
                 if as_json:
-                    typer.echo(json.dumps({"stitch": name, "image": str(image), "question": question, "answer": answer}))
+                    typer.echo(
+                        json.dumps(
+                            {"stitch": name, "image": str(image), "question": question, "answer": answer}
+                        )
+                    )
                 else:
                     typer.echo(answer if len(loaded) == 1 else f"{one.label}: {answer}")
         if not interactive:
@@ -113,21 +128,23 @@ def report(directory: Annotated[Path, typer.Argument(help="runs/<name>, as a com
 
 
 @app.command()
-def encoders() -> None:
+def encoders(full: Full = False) -> None:
     """The catalog of encoders: what is known of each, and how it was checked."""
     from sutura.core.tables import show
     from sutura.encoders.catalog import catalog_table
 
-    show(catalog_table(), title="Encoders")
+    columns = ("id", "from", "image", "tokens", "width", "objective", "licence", "unchecked")
+    show(catalog_table(), title="Encoders", columns=columns, full=full)
 
 
 @app.command()
-def benchmarks() -> None:
+def benchmarks(full: Full = False) -> None:
     """The table of benchmarks."""
     from sutura.core.tables import show
     from sutura.evals.benchmarks import benchmark_table
 
-    show(benchmark_table(), title="Benchmarks")
+    columns = ("name", "split", "answers", "metric", "known floors, %")
+    show(benchmark_table(), title="Benchmarks", columns=columns, full=full)
 
 
 @app.command()
@@ -168,7 +185,9 @@ def main() -> None:
         print(f"sutura: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("sutura: interrupted; what is finished is kept, run the same command to go on.", file=sys.stderr)
+        print(
+            "sutura: interrupted; what is finished is kept, run the same command to go on.", file=sys.stderr
+        )
         raise SystemExit(130) from None
 
 

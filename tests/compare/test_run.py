@@ -84,7 +84,15 @@ def test_every_control_stands_beside_every_score(finished: Path) -> None:
     assert found == looks | {("none", "blind"), ("none", "text-ceiling")}
     assert (frame.group_by("encoder", "condition").len()["len"] == 18).all()
     text = finished.read_text()
-    for word in ("majority", "blind", "wrong picture", "untrained", "text-ceiling", "overlap", "No picture of"):
+    for word in (
+        "majority",
+        "blind",
+        "wrong picture",
+        "untrained",
+        "text-ceiling",
+        "overlap",
+        "No picture of",
+    ):
         assert word.lower() in text.lower(), word
 
 
@@ -126,7 +134,9 @@ def losses(cell: Path) -> list[float]:
 
 
 def test_cached_equals_live(finished: Path, parts: Path, tmp_path: Path) -> None:
-    live = settings(parts, tmp_path, features={"cache": False}, controls={"blind": False, "wrong_picture": False})
+    live = settings(
+        parts, tmp_path, features={"cache": False}, controls={"blind": False, "wrong_picture": False}
+    )
     folder = cells_of(compare(live))[("one", "picture", 0)]
     cached = cells_of(finished)[("one", "picture", 0)]
     assert losses(folder) == pytest.approx(losses(cached), rel=1e-4)
@@ -194,7 +204,11 @@ def test_a_trained_encoder_is_said_not_to_be_isolated(parts: Path, tmp_path: Pat
     assert len(fresh.state_dict())
     assert stitch.encoder is not None
     base = load_tensors(parts / "one" / "model.safetensors")
-    moved = [n for n, t in stitch.encoder.state_dict().items() if not torch.equal(t, base.get(n.split("vit.")[-1], t))]
+    moved = [
+        n
+        for n, t in stitch.encoder.state_dict().items()
+        if not torch.equal(t, base.get(n.split("vit.")[-1], t))
+    ]
     assert moved
 
 
@@ -203,7 +217,9 @@ def test_saved_stitches_can_be_asked_and_scored(finished: Path, tmp_path: Path) 
     folder = cells[("one", "picture", 0)] / "stitch"
     from PIL import Image
 
-    answer = load_stitch(folder, device="cpu").ask(Image.new("RGB", (70, 50), "red"), "what colour is the cube?")
+    answer = load_stitch(folder, device="cpu").ask(
+        Image.new("RGB", (70, 50), "red"), "what colour is the cube?"
+    )
     assert isinstance(answer, str)
     out = tmp_path / "ledger.parquet"
     table = evaluate_saved([folder], "world/test", ["limit=6", "questions_per_picture=3"], out=out)

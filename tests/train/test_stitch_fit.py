@@ -108,7 +108,7 @@ def test_frozen_stays_frozen(prompt: PromptBuilder) -> None:
 
 
 def test_a_bfloat16_trunk_trains_float32_masters(prompt: PromptBuilder) -> None:
-    """Fault: bf16 trained weights. Steps far below bfloat16's spacing are not lost, and the trunk stays put."""
+    """Fault: bf16 trained weights. Steps far below bfloat16's spacing are not lost."""
     lm = awaken(add_adapter(tiny_lm().bfloat16(), LlmConfig(rank=4), seed=0))
     model = StitchModel(lm, tiny_projector())
     before = {n: p.detach().clone() for n, p in model.named_parameters()}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -33,7 +33,12 @@ from sutura.evals.baselines import majority_rows
 from sutura.evals.benchmarks import Benchmark, get_benchmark
 from sutura.evals.contamination import overlap
 from sutura.evals.ledger import write_ledger
-from sutura.stitch.language import load_language_model
+from sutura.stitch.language import add_adapter, load_language_model
+from sutura.stitch.model import StitchModel, describe_parts
+from sutura.stitch.projector import build_projector
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 COMPARISON, MAJORITY = "comparison.json", "majority.parquet"
 CLOSED = 32
@@ -64,7 +69,9 @@ def settings(
     changes: dict[str, Any] = {}
     if limit is not None:
         if limit < 2:
-            raise UserError(f"--limit {limit}: at least 2 pictures are needed, one to be swapped with the other.")
+            raise UserError(
+                f"--limit {limit}: at least 2 pictures are needed, one to be swapped with the other."
+            )
 
         def most(given: int | None) -> int:
             return limit if given is None else min(limit, given)
@@ -106,7 +113,8 @@ def run(config: CompareConfig, *, command: str = "") -> Path:
     overlaps = check_overlap(config, data)
     unread = SetAside()
     eyes = load_encoders(config, data, unread)
-    _, llm_fingerprint = load_language_model(config.llm)
+    lm, llm_fingerprint = load_language_model(config.llm)
+    print_parts(config, lm, eyes)
     cells = plan_cells(
         config,
         [seen.facts for seen in eyes],
@@ -116,7 +124,9 @@ def run(config: CompareConfig, *, command: str = "") -> Path:
     )
     missing = [cell for cell in cells if not is_finished(Path(config.runs), cell)]
     by_name = {seen.facts["name"]: seen for seen in eyes}
-    say(f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate")
+    say(
+        f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate"
+    )
     run_jobs([make_job(cell, config, data, by_name) for cell in missing], config)
     path = finish(config, cells, data, {"overlap": overlaps, "unread": unread.counts}, command)
     say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")
@@ -130,11 +140,15 @@ def load_data(config: CompareConfig) -> Loaded:
     for entry in config.data.test:
         row = get_benchmark(entry.benchmark, entry.data, allow_training=entry.allow_training)
         if row.name in tests:
-            raise UserError(f"Benchmark {row.name!r} stands in data.test twice; give one of them a name of its own.")
+            raise UserError(
+                f"Benchmark {row.name!r} stands in data.test twice; give one of them a name of its own."
+            )
         tests[row.name] = only_types(load_vqa(row.data), row)
         versions[row.name], metrics[row.name] = row.version, row.metric
     for name, loaded in (("training data", train), *tests.items()):
-        say(f"{name}: {loaded.name}/{loaded.split}, {len(loaded.pictures):,} pictures, {len(loaded):,} questions")
+        say(
+            f"{name}: {loaded.name}/{loaded.split}, {len(loaded.pictures):,} pictures, {len(loaded):,} questions"
+        )
         if loaded.set_aside.counts:
             say(f"  set aside: {loaded.set_aside.summary()}")
     return Loaded(train, tests, versions, metrics)
@@ -170,7 +184,12 @@ def load_encoders(config: CompareConfig, data: Loaded, set_aside: SetAside) -> l
     for row in config.encoder_rows():
         encoder = load_encoder(row)
         encoder.to(str(pick_device(config.engine.device)))
-        facts = {**encoder.facts(), "name": encoder.name, "width": encoder.width, "fingerprint": encoder.fingerprint}
+        facts = {
+            **encoder.facts(),
+            "name": encoder.name,
+            "width": encoder.width,
+            "fingerprint": encoder.fingerprint,
+        }
         stores = () if live else compute_features(config, encoder, data.all, set_aside)
         eyes.append(Eyes(row, facts, stores, encoder if live else None))
     return eyes
@@ -203,6 +222,20 @@ def compute_features(
     return tuple(stores)
 
 
+def print_parts(config: CompareConfig, lm: PreTrainedModel, eyes: Sequence[Eyes]) -> None:
+    """What is frozen and what trains, part by part, with counts. The language model is used up by it."""
+    width = lm.get_input_embeddings().weight.shape[1]
+    adapted = add_adapter(lm, config.llm, seed=0)
+    for seen in eyes:
+        projector = build_projector(config.projector, seen.facts["width"], width, seed=0)
+        parts = describe_parts(StitchModel(adapted, projector))
+        trains = "Frozen" if config.encoder.train == "none" else f"Trainable ({config.encoder.train})"
+        told = "; ".join(
+            f"{name} {frozen:,} frozen, {trained:,} trainable" for name, frozen, trained in parts
+        )
+        say(f"{seen.facts['name']}: encoder {seen.facts['params']:,} {trains}; {told}")
+
+
 def make_job(cell: Cell, config: CompareConfig, data: Loaded, eyes: Mapping[str, Eyes]) -> Job:
     """A cell with its inputs; questions about pictures that gave no features are left to the tally."""
     seen = eyes.get(cell.facts["name"]) if cell.facts is not None else None
@@ -218,7 +251,15 @@ def make_job(cell: Cell, config: CompareConfig, data: Loaded, eyes: Mapping[str,
     return Job(
         cell,
         seen.stores if seen else (),
-        Inputs(train, tests, None, seen.encoder if seen else None, words, closed_sets(config, data), data.versions),
+        Inputs(
+            train,
+            tests,
+            None,
+            seen.encoder if seen else None,
+            words,
+            closed_sets(config, data),
+            data.versions,
+        ),
     )
 
 
@@ -285,11 +326,15 @@ def report(directory: Path) -> Path:
     folders = [directory.parent / "cells" / name for name in comparison["cells"]]
     gone = [folder.name for folder in folders if not (folder / CELL).is_file()]
     if gone:
-        raise UserError(f"{len(gone)} cells of {directory} are gone (the first is {gone[0]}); run the comparison again.")
+        raise UserError(
+            f"{len(gone)} cells of {directory} are gone (the first is {gone[0]}); run the comparison again."
+        )
     ledgers = [folder / LEDGER for folder in folders]
     if (directory / MAJORITY).is_file():
         ledgers.append(directory / MAJORITY)
-    cells = [{**read_json(folder / CELL), "metrics_path": str(folder / "metrics.jsonl")} for folder in folders]
+    cells = [
+        {**read_json(folder / CELL), "metrics_path": str(folder / "metrics.jsonl")} for folder in folders
+    ]
     trained = [cell for cell in cells if cell["condition"] != "text-ceiling"]
     return write_report(directory, ledgers, trained, comparison["config"], comparison["notes"])
 
@@ -299,6 +344,10 @@ def machine() -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        models = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if "model name" in line
+        ]
         name = models[0] if models else name
     return f"{name}, {cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

@@ -51,7 +51,11 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
     rows |= {row.id: row for row in config.encoders}
     row = rows.get(encoder, EncoderConfig(id=encoder))
     chosen = config.model_copy(
-        update={"encoders": (row,), "seeds": (seed,), "controls": Controls(blind=encoder == "blind", majority=False)}
+        update={
+            "encoders": (row,),
+            "seeds": (seed,),
+            "controls": Controls(blind=encoder == "blind", majority=False),
+        }
     )
     if encoder == "blind":
         chosen = chosen.model_copy(update={"encoders": config.encoders[:1]})
@@ -107,7 +111,11 @@ def evaluate_saved(
         if aside.counts:
             say(f"{stitch.label}: set aside {aside.summary()}")
     if out is not None:
-        meta = {"protocol": PROTOCOL, "benchmarks": {row.name: row.version}, "data": {row.name: data.fingerprint}}
+        meta = {
+            "protocol": PROTOCOL,
+            "benchmarks": {row.name: row.version},
+            "data": {row.name: data.fingerprint},
+        }
         write_ledger(out, ledger, meta)
     return _table(check_ledger(pl.DataFrame(ledger)), row.name, row.metric).markdown()
 
@@ -117,7 +125,9 @@ def _both_ways(
 ) -> list[dict[str, Any]]:
     name, seed = stitch.label, stitch.config.seed
     if stitch.blind:
-        return evaluate(stitch, data, Asked(name, "none", seed, "blind", benchmark), config, patches=None, set_aside=aside)
+        return evaluate(
+            stitch, data, Asked(name, "none", seed, "blind", benchmark), config, patches=None, set_aside=aside
+        )
     encoder = stitch.encoder
     assert encoder is not None
     pictures = {picture.image_id: picture.image for picture in data.pictures}
@@ -126,7 +136,9 @@ def _both_ways(
         pixels = torch.stack([encoder.transform(pictures[name].open()) for name in names])
         return encoder(pixels.to(stitch.model.device))
 
-    rows = evaluate(stitch, data, Asked(name, name, seed, "picture", benchmark), config, patches=patches, set_aside=aside)
+    rows = evaluate(
+        stitch, data, Asked(name, name, seed, "picture", benchmark), config, patches=patches, set_aside=aside
+    )
     if len(pictures) < 2:
         return rows
     wrong = derangement(sorted(pictures), seed)

@@ -91,7 +91,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(old, list) and isinstance(value, Mapping):
             merged[key] = _merge_places(key, old, value)
         else:
-            merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+            merged[key] = (
+                merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+            )
     return merged
 
 
@@ -99,9 +101,13 @@ def _merge_places(name: str, old: list[Any], value: Mapping[str, Any]) -> list[A
     items = list(old)
     for place, change in value.items():
         if not str(place).isdigit() or int(place) >= len(items):
-            raise UserError(f"{name} is a list of {len(items)}; {place!r} is no place in it (0 to {len(items) - 1}).")
+            raise UserError(
+                f"{name} is a list of {len(items)}; {place!r} is no place in it (0 to {len(items) - 1})."
+            )
         here = items[int(place)]
-        items[int(place)] = merge(here, change) if isinstance(here, Mapping) and isinstance(change, Mapping) else change
+        items[int(place)] = (
+            merge(here, change) if isinstance(here, Mapping) and isinstance(change, Mapping) else change
+        )
     return items
 
 

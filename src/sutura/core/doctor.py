@@ -38,7 +38,11 @@ def _hardware() -> list[tuple[str, str]]:
     import torch
 
     policy = os.environ.get("OMP_WAIT_POLICY", "not set; PASSIVE keeps waiting threads from spinning")
-    rows = [("processors", str(cpu_count())), ("torch threads", str(torch.get_num_threads())), ("OMP_WAIT_POLICY", policy)]
+    rows = [
+        ("processors", str(cpu_count())),
+        ("torch threads", str(torch.get_num_threads())),
+        ("OMP_WAIT_POLICY", policy),
+    ]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)

@@ -34,7 +34,7 @@ def fetch(repo: str, *, revision: str | None = None, patterns: Sequence[str]) ->
         UserError: offline and not in the cache, no such repository or revision, gated, no space left.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))

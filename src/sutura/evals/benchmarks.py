@@ -175,3 +175,23 @@ def get_benchmark(
             "Scores on it say how well a model remembers. Name a test split, or say allow_training=true."
         )
     return benchmark
+
+
+def benchmark_table() -> list[dict[str, str]]:
+    """One row a benchmark, for the command line."""
+    rows = []
+    for name in BENCHMARKS.names():
+        row = BENCHMARKS.get(name)
+        floors = "; ".join(f"{floor.kind} {100 * floor.score:.1f}" for floor in row.floors)
+        rows.append(
+            {
+                "name": name,
+                "split": row.split,
+                "answers": row.answer_kind,
+                "metric": row.metric,
+                "version": row.version,
+                "known floors, %": floors,
+                "note": row.note,
+            }
+        )
+    return rows

@@ -62,7 +62,9 @@ class WorldLmConfig(Section):
     steps: int = 7000
     listen: float = 0.3
     grow: tuple[float, float] = (0.3, 0.7)
-    optim: OptimConfig = OptimConfig(lr=1e-3, weight_decay=0.01, schedule="cosine", warmup=100, betas=(0.9, 0.98))
+    optim: OptimConfig = OptimConfig(
+        lr=1e-3, weight_decay=0.01, schedule="cosine", warmup=100, betas=(0.9, 0.98)
+    )
     directory: str = "runs/zoo"
 
 
@@ -142,7 +144,9 @@ class WorldTextFeed:
 def reading_loss(listen: float) -> Objective:
     """Nats of the answers' tokens, and `listen` times those of the questions' tokens, each as a mean."""
 
-    def objective(model: StitchModel, batch: StitchBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def objective(
+        model: StitchModel, batch: StitchBatch, step: int
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
         packed = batch.packed
         everything = replace(packed, labels=torch.where(packed.segments > 0, packed.input_ids, IGNORE))
         rows, columns = (everything.labels != IGNORE).nonzero(as_tuple=True)
@@ -154,7 +158,9 @@ def reading_loss(listen: float) -> Objective:
     return objective  # type: ignore[return-value]
 
 
-def reading_accuracy(model: StitchModel, prompt: PromptBuilder, config: WorldLmConfig, scenes: int) -> dict[str, float]:
+def reading_accuracy(
+    model: StitchModel, prompt: PromptBuilder, config: WorldLmConfig, scenes: int
+) -> dict[str, float]:
     """Accuracy by family on described scenes of the selection split."""
     right: dict[str, list[bool]] = {}
     for first in range(0, scenes, 64):
@@ -212,7 +218,8 @@ def _card(config: WorldLmConfig, scores: dict[str, float], seconds: float) -> st
         f"questions about them. Trained from scratch by `sutura zoo build world-lm`, on generated text only.\n\n"
         f"Qwen2 architecture, width {config.width}, depth {config.depth}, byte-level BPE vocabulary of "
         f"{config.vocabulary}; {config.steps} steps of {config.scenes} scenes × {config.questions} questions, "
-        f"loss on answers plus {config.listen} × loss on the questions' words, {seconds / 60:.1f} minutes on {threads} CPU threads, seed {config.seed}.\n\n"
+        f"loss on answers plus {config.listen} × loss on the questions' words, {seconds / 60:.1f} minutes on "
+        f"{threads} CPU threads, seed {config.seed}.\n\n"
         f"Accuracy on 1,000 described scenes it was not trained on (one training run, greedy, exact match):\n\n"
         f"| family | accuracy |\n|---|---|\n{table}\n\nThe tokenizer's rules are in tokenizer.json: load it "
         f"with `PreTrainedTokenizerFast`, since `AutoTokenizer` replaces them by Qwen2's.\n\nLicence: Apache-2.0.\n"
