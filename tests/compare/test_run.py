@@ -21,6 +21,7 @@ from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
 from sutura.evals.ledger import read_ledger
+from sutura.evals.run import EvaluateConfig
 from sutura.models.vit import ViT
 from sutura.models.zoo_format import save_zoo_vit
 from sutura.stitch.bundle import load_stitch
@@ -222,7 +223,7 @@ def test_saved_stitches_can_be_asked_and_scored(finished: Path, tmp_path: Path) 
     )
     assert isinstance(answer, str)
     out = tmp_path / "ledger.parquet"
-    table = evaluate_saved([folder], "world/test", ["limit=6", "questions_per_picture=3"], out=out)
+    table = evaluate_saved([folder], "world/test", ["limit=6", "questions_per_picture=3"], out=out, config=EvaluateConfig(max_new_tokens=4))
     scored = read_ledger(out).filter(pl.col("condition") == "picture").sort("item_id")
     cached = read_ledger(folder.parent / LEDGER).filter(pl.col("condition") == "picture").sort("item_id")
     assert scored["prediction"].to_list() == cached["prediction"].to_list()

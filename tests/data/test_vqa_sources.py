@@ -10,11 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.data.images import BadPicture
-from sutura.data.manifest import question_type_of
-from sutura.data.vqa import SOURCES, VqaSource, load_vqa
+from sutura.data.vqa import load_vqa
 
 
 def ask(user: str, assistant: str | None = "yes") -> dict[str, str | None]:
@@ -358,33 +356,6 @@ def test_a_folder_that_is_not_there_is_said(tmp_path):
         load_vqa({"source": "jsonl", "path": str(tmp_path / "set.jsonl"), "image_folder": "nowhere"})
     with pytest.raises(UserError, match="no JSON-lines file"):
         load_vqa({"source": "jsonl", "path": str(tmp_path / "other.jsonl")})
-
-
-# --- names ---
-
-
-@pytest.mark.parametrize(
-    ("question", "kind"),
-    [
-        ("How many chairs are there?", "how many"),
-        ("Question: What's the largest object?\nChoices: …", "what's the"),
-        ("  colour?", "colour"),
-        ("?!", ""),
-    ],
-)
-def test_question_types(question, kind):
-    assert question_type_of(question) == kind
-
-
-def test_sources_are_looked_up_by_name_and_others_plug_in():
-    with pytest.raises(UserError, match=r"no data source named 'cauldon'. Did you mean 'cauldron'"):
-        load_vqa({"source": "cauldon"})
-    with pytest.raises(UserError, match=r"splti: unknown key. Did you mean 'split'"):
-        load_vqa({"splti": "test"})
-    assert SOURCES.group == "sutura.data"
-    assert {"world", "cauldron", "parquet", "jsonl", "mixture"} <= set(SOURCES.names())
-    nested = parse(VqaSource, {"source": "mixture", "parts": [{"limit": 3}]})
-    assert nested.parts[0].limit == 3
 
 
 # --- the Hub ---
