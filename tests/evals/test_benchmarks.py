@@ -46,7 +46,12 @@ def test_folders_named_train_and_words_that_hold_train_are_no_training_data() ->
 
 def test_data_is_laid_over_the_row() -> None:
     found = get_benchmark("daquar", {"path": "daquar/test.parquet", "limit": 5})
-    assert dict(found.data) == {"source": "cauldron", "path": "daquar/test.parquet", "limit": 5}
+    assert dict(found.data) == {
+        "source": "cauldron",
+        "split": "test",
+        "path": "daquar/test.parquet",
+        "limit": 5,
+    }
     assert "limit" not in BENCHMARKS.get("daquar").data
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from sutura.compare.cell import Inputs, run_cell
 from sutura.compare.config import CompareConfig
 from sutura.compare.grid import Cell
-from sutura.core.log import progress_bars
+from sutura.core.log import console, progress_bars, say
 from sutura.core.runtime import cpu_count, pick_device, set_threads
 from sutura.data.samples import PictureTurns, VqaData
 from sutura.encoders.cache import FeatureStore
@@ -63,6 +63,7 @@ def run_jobs(jobs: Sequence[Job], config: CompareConfig) -> None:
                 )
                 bars.remove_task(task)
                 bars.advance(overall)
+                _tell(job, bars, overall)
             return
         _run_pool(jobs, config, workers, threads, bars, overall)
 
@@ -94,11 +95,23 @@ def _run_pool(
                     if task is not None:
                         bars.remove_task(task)
                     bars.advance(overall)
+                    _tell(job, bars, overall)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list((pool._processes or {}).values()):
                 process.terminate()
             raise
+
+
+def _tell(job: Job, bars: Any, overall: Any) -> None:
+    """A line a cell where no bars can be drawn, in a log file for one."""
+    if console.is_terminal:
+        return
+    task = next(task for task in bars.tasks if task.id == overall)
+    left = "" if task.time_remaining is None else f", about {task.time_remaining / 60:.1f} min left"
+    say(
+        f"{job.cell.label}: done, {task.completed:.0f} of {task.total:.0f} cells in {task.elapsed / 60:.1f} min{left}"
+    )
 
 
 _messages: Any = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Any, Literal
 
 from sutura.core.config import Section
@@ -17,8 +18,15 @@ from sutura.core.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROBES = ("What colour is it", "how many 7 things", "(Zebra?)", "é")
-"""Questions that begin differently; what their prompts have in common is the template's head."""
+PROBES = (
+    *("What colour is it", "how many 7 things", "(Zebra?)", "é"),
+    *(letter for letter in ascii_letters + digits if letter not in "Wh"),
+)
+"""Questions that begin differently; what their prompts have in common is the template's head.
+
+A byte-pair tokenizer may draw the space before a question into the first token of some words and not of
+others; with every letter among the probes such a space is no part of the head.
+"""
 
 
 class PromptConfig(Section):
