@@ -10,6 +10,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -122,12 +124,18 @@ def _start(messages: Any, threads: int | None) -> None:
     global _messages
     _messages = messages
     set_threads(threads)
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    """End this worker when the process that started it is gone, killed for one: nobody would take its result."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _work(job: Job, config: CompareConfig) -> None:
     """One job, in a worker."""
-    import time
-
     last = 0.0
 
     def report(what: str, done: int, total: int) -> None:
