@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,10 @@ def test_the_snippets_of_a_document_run(path: Path, place: Path, monkeypatch: py
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("path", EXAMPLES, ids=name_of)
-def test_an_example_runs(path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_runs(path: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started with a new folder as its argument, for those that write something."""
     monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path)])
     exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"__name__": "__main__"})
 
 

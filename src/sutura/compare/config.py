@@ -125,7 +125,10 @@ class Engine(Section):
 
 
 class CompareConfig(Section):
-    """A whole comparison. Editable as Python data, as YAML, and with `section.key=value` on the command line."""
+    """A whole comparison. Editable as Python data, as YAML, and with `section.key=value` on the command line.
+
+    `remarks` are sentences that the report repeats: what a reader must know and no file says.
+    """
 
     name: str
     encoders: tuple[Encoder, ...] = Field(min_length=1)
@@ -141,6 +144,7 @@ class CompareConfig(Section):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     features: FeatureSettings = FeatureSettings()
     engine: Engine = Engine()
+    remarks: tuple[str, ...] = ()
     runs: str = "runs"
 
     @model_validator(mode="after")

@@ -309,6 +309,7 @@ def finish(
                 "machine": machine(),
                 "versions": {name: version(name) for name in PACKAGES},
                 "metrics": data.metrics,
+                "remarks": list(config.remarks),
                 "set_aside": {f"{d.name}/{d.split}": d.set_aside.counts for d in data.all},
             },
         },

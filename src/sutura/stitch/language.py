@@ -124,6 +124,11 @@ def check_mask_support(model: PreTrainedModel, config: LlmConfig) -> None:
         raise UserError(
             f"{config.id!r} runs {used!r} attention; a mask of our own needs one of {', '.join(ATTENTION)}."
         )
+    # Newer transformers refuse this themselves; the oldest supported one leaves the cap out without a word.
+    if used == "sdpa" and getattr(model.config, "attn_logit_softcapping", None):
+        raise UserError(
+            f"{config.id!r} caps its attention scores, which SDPA cannot do; set llm.attention=eager."
+        )
 
 
 def add_adapter(model: PreTrainedModel, config: LlmConfig, *, seed: int) -> PreTrainedModel | PeftModel:

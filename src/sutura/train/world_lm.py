@@ -27,6 +27,8 @@ from sutura.train.checkpointing import checkpoints_in
 from sutura.train.loop import Objective, OptimConfig, fit
 from sutura.train.stitching import StitchBatch
 
+CHECKED = 1000
+"""Described scenes that the card's accuracy is measured on."""
 SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|pad|>")
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
@@ -194,14 +196,14 @@ def train_world_lm(config: WorldLmConfig, on_step: Any = None) -> Path:
         seed=config.seed,
         directory=work,
         checkpoint_every=500,
-        evaluate=lambda m, step: reading_accuracy(m.eval(), prompt, config, 128),
+        evaluate=lambda m, step: reading_accuracy(m.eval(), prompt, config, min(128, CHECKED)),
         evaluate_every=500,
         resume=bool(checkpoints_in(work)),
         config_hash=config.hash(),
         on_step=on_step,
     )
     seconds = time.perf_counter() - start
-    scores = reading_accuracy(model.eval(), prompt, config, 1000)
+    scores = reading_accuracy(model.eval(), prompt, config, CHECKED)
     final = work / "model"
     with atomic_directory(final, replace=True) as folder:
         model.lm.save_pretrained(folder)
@@ -220,7 +222,7 @@ def _card(config: WorldLmConfig, scores: dict[str, float], seconds: float) -> st
         f"{config.vocabulary}; {config.steps} steps of {config.scenes} scenes × {config.questions} questions, "
         f"loss on answers plus {config.listen} × loss on the questions' words, {seconds / 60:.1f} minutes on "
         f"{threads} CPU threads, seed {config.seed}.\n\n"
-        f"Accuracy on 1,000 described scenes it was not trained on (one training run, greedy, exact match):\n\n"
+        f"Accuracy on {CHECKED:,} described scenes it was not trained on (one training run, greedy, exact match):\n\n"
         f"| family | accuracy |\n|---|---|\n{table}\n\nThe tokenizer's rules are in tokenizer.json: load it "
         f"with `PreTrainedTokenizerFast`, since `AutoTokenizer` replaces them by Qwen2's.\n\nLicence: Apache-2.0.\n"
     )
