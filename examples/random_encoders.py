@@ -21,7 +21,13 @@ def main(folder: Path) -> None:
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)
     timm.models.save_for_hf(vit, folder / "timm-vit", safe_serialization=True)
-    sizes = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "image_size": 224, "patch_size": 14}
+    sizes = {
+        "hidden_size": 192,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 3,
+        "image_size": 224,
+        "patch_size": 14,
+    }
     Dinov2Model(Dinov2Config(**sizes)).save_pretrained(folder / "dinov2")
     BitImageProcessor(size={"shortest_edge": 256}, crop_size=224).save_pretrained(folder / "dinov2")
     print(f"{folder / 'timm-vit'}\n{folder / 'dinov2'}")

@@ -223,7 +223,9 @@ def test_saved_stitches_can_be_asked_and_scored(finished: Path, tmp_path: Path) 
     )
     assert isinstance(answer, str)
     out = tmp_path / "ledger.parquet"
-    table = evaluate_saved([folder], "world/test", ["limit=6", "questions_per_picture=3"], out=out, config=EvaluateConfig(max_new_tokens=4))
+    limits = ["limit=6", "questions_per_picture=3"]
+    short = EvaluateConfig(max_new_tokens=4)
+    table = evaluate_saved([folder], "world/test", limits, out=out, config=short)
     scored = read_ledger(out).filter(pl.col("condition") == "picture").sort("item_id")
     cached = read_ledger(folder.parent / LEDGER).filter(pl.col("condition") == "picture").sort("item_id")
     assert scored["prediction"].to_list() == cached["prediction"].to_list()
