@@ -99,7 +99,7 @@ def ask(
     """Ask trained stitches about a picture."""
     from sutura.stitch.bundle import load_stitch
 
-    if question is None and not interactive:
+    if not (question or "").strip() and not interactive:
         raise UserError("Nothing was asked; give a question, or --interactive.")
     loaded = {str(folder): load_stitch(folder, device=device) for folder in stitch}
     while question is None or question.strip():
@@ -116,7 +116,8 @@ def ask(
                     typer.echo(answer if len(loaded) == 1 else f"{one.label}: {answer}")
         if not interactive:
             return
-        question = sys.stdin.readline() if not sys.stdin.isatty() else input("> ")
+        print("> ", end="", file=sys.stderr, flush=True)
+        question = sys.stdin.readline()
 
 
 @app.command()

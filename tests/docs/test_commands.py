@@ -49,6 +49,7 @@ def test_a_make_target_exists(block: Any, words: list[str]) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.timeout(900)  # a few seconds of work, but a busy machine stretches five small cells
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_the_commands_of_a_document_run(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +63,16 @@ def run_cell(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, rep
     work = final.with_name(f".{cell.hash}.partial")
     work.mkdir(parents=True, exist_ok=True)
     set_aside = SetAside()
+    if inputs.encoder is not None and config.encoder.train != "none":
+        # Trained in place, and the next seed must start from the same weights.
+        inputs = replace(inputs, encoder=copy.deepcopy(inputs.encoder))
     stitch = _stitch(cell, config, inputs)
     stitch.model.to(device)
     result, answers = None, 0
-    if cell.condition != "text-ceiling":
+    trains = any(parameter.requires_grad for parameter in stitch.model.parameters())
+    if (
+        cell.condition != "text-ceiling" and trains
+    ):  # a blind stitch on an untouched language model has nothing to train
         result, answers = _train(cell, config, inputs, stitch, work, device, set_aside, report)
     began = time.perf_counter()
     rows = _evaluate(cell, config, inputs, stitch, set_aside, report)

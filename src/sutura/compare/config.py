@@ -130,7 +130,7 @@ class CompareConfig(Section):
     `remarks` are sentences that the report repeats: what a reader must know and no file says.
     """
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")
     encoders: tuple[Encoder, ...] = Field(min_length=1)
     encoder: EncoderSettings = EncoderSettings()
     projector: ProjectorConfig = ProjectorConfig()

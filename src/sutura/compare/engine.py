@@ -10,10 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 from sutura.compare.cell import Inputs, run_cell
 from sutura.compare.config import CompareConfig
 from sutura.compare.grid import Cell
+from sutura.core.errors import UserError
 from sutura.core.log import console, progress_bars, say
 from sutura.core.runtime import cpu_count, pick_device, set_threads
 from sutura.data.samples import PictureTurns, VqaData
@@ -92,17 +95,29 @@ def _run_pool(
                         bars.update(tasks[name], completed=done, total=total, note=what)
                 for future in finished:
                     job = running.pop(future)
-                    future.result()
+                    _result(future)
                     task, tasks[job.cell.hash] = tasks.get(job.cell.hash), None
                     if task is not None:
                         bars.remove_task(task)
                     bars.advance(overall)
                     _tell(job, bars, overall)
         except BaseException:
+            workers = list((pool._processes or {}).values())  # shutdown forgets them
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
+            for worker in workers:
+                worker.terminate()
             raise
+
+
+def _result(future: Future[None]) -> None:
+    """What the worker raised, if it did; a worker that is gone gets a sentence."""
+    try:
+        future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "A worker was ended from outside, most likely because memory ran out. Finished cells are kept; run the "
+            "same command again with engine.workers=1, or with a smaller feed.micro_batch and evaluate.batch."
+        ) from None
 
 
 def _tell(job: Job, bars: Any, overall: Any) -> None:
@@ -124,6 +139,7 @@ def _start(messages: Any, threads: int | None) -> None:
     global _messages
     _messages = messages
     set_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
 
 

@@ -83,7 +83,15 @@ def plan_cells(
     }
     cells = []
     if config.controls.text_ceiling:
-        cells.append(Cell("text-ceiling", None, None, 0, {**shared, "condition": "text-ceiling"}))
+        cells.append(
+            Cell(
+                "text-ceiling",
+                None,
+                None,
+                0,
+                {**shared, "train": train_fingerprint, "condition": "text-ceiling"},
+            )
+        )
     for seed in config.seeds:
         if config.controls.blind:
             identity = {**trained, "condition": "blind", "seed": seed}

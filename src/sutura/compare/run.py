@@ -18,11 +18,12 @@ from sutura.compare.engine import Job, run_jobs, without_pictures
 from sutura.compare.grid import CELL, LEDGER, PROTOCOL, Cell, is_finished, plan_cells
 from sutura.compare.report import write_report
 from sutura.core.checkpoint import read_json, write_json
-from sutura.core.config import load_config
+from sutura.core.config import load_config, parse
 from sutura.core.errors import UserError
 from sutura.core.log import progress_bars, say
 from sutura.core.runtime import cpu_count, pick_device
 from sutura.data.samples import SetAside, VqaData
+from sutura.data.sources import VqaSource
 from sutura.data.vqa import load_vqa
 from sutura.data.world_vqa import ScenePicture
 from sutura.encoders import load_encoder
@@ -78,7 +79,7 @@ def settings(
 
         train = config.data.train.model_copy(update={"limit": most(config.data.train.limit)})
         tests = tuple(
-            test.model_copy(update={"data": {**test.data, "limit": most(test.data.get("limit"))}})
+            test.model_copy(update={"data": {**test.data, "limit": most(parse(VqaSource, test.data).limit)}})
             for test in config.data.test
         )
         changes["data"] = config.data.model_copy(update={"train": train, "test": tests})
@@ -151,7 +152,34 @@ def load_data(config: CompareConfig) -> Loaded:
         )
         if loaded.set_aside.counts:
             say(f"  set aside: {loaded.set_aside.summary()}")
+    if config.controls.wrong_picture:
+        for name, loaded in tests.items():
+            if len(loaded.distinct_pictures) < 2:
+                raise UserError(
+                    f"{name} has one picture, and the wrong-picture control needs two; raise its limit or set "
+                    "controls.wrong_picture=false."
+                )
+    refuse_shared_names((train, *tests.values()))
     return Loaded(train, tests, versions, metrics)
+
+
+def refuse_shared_names(sets: Sequence[VqaData]) -> None:
+    """Features are looked up by image id, so one id must not name two pictures.
+
+    Raises:
+        UserError: two sets use an id for pictures with different pixels.
+    """
+    seen: dict[str, Any] = {}
+    for data in sets:
+        for picture in data.distinct_pictures:
+            other = seen.setdefault(picture.image_id, picture.image)
+            if other is picture.image or other == picture.image:
+                continue
+            if other.open().tobytes() != picture.image.open().tobytes():
+                raise UserError(
+                    f"Image id {picture.image_id!r} names two different pictures, one of them in {data.name}/"
+                    f"{data.split}. Give the sets different names (data.train.name=…), which become part of the ids."
+                )
 
 
 def only_types(data: VqaData, benchmark: Benchmark) -> VqaData:
@@ -207,6 +235,8 @@ def compute_features(
             task = bars.add_task(
                 f"features of {encoder.name}, {data.split}", total=len(pictures), note=f"{size / 1e6:.0f} MB"
             )
+            if size > 1e9:
+                say(f"features of {encoder.name}, {data.split}: about {size / 1e9:.1f} GB on disk")
             store = cached_features(
                 encoder,
                 pictures,
@@ -297,6 +327,8 @@ def finish(
         fingerprints = {"train": data.train.fingerprint, **{n: d.fingerprint for n, d in data.tests.items()}}
         meta = {"protocol": PROTOCOL, "benchmarks": data.versions, "data": fingerprints}
         write_ledger(directory / MAJORITY, rows, meta)
+    else:
+        (directory / MAJORITY).unlink(missing_ok=True)
     write_json(
         directory / COMPARISON,
         {
@@ -323,6 +355,7 @@ def report(directory: Path) -> Path:
     Args:
         directory: `runs/<name>`, as a comparison left it.
     """
+    directory = directory.resolve()
     comparison = read_json(directory / COMPARISON)
     folders = [directory.parent / "cells" / name for name in comparison["cells"]]
     gone = [folder.name for folder in folders if not (folder / CELL).is_file()]
@@ -336,6 +369,11 @@ def report(directory: Path) -> Path:
     cells = [
         {**read_json(folder / CELL), "metrics_path": str(folder / "metrics.jsonl")} for folder in folders
     ]
+    rows = comparison["config"]["encoders"]
+    random = [row["name"] or row["id"] for row in rows if not row.get("trained", True)]
+    for cell in cells:
+        if cell["encoder"] in random:  # said by the config, which an older cell may not have known
+            cell["encoder_facts"] = {**cell["encoder_facts"], "trained": False}
     trained = [cell for cell in cells if cell["condition"] != "text-ceiling"]
     return write_report(directory, ledgers, trained, comparison["config"], comparison["notes"])
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from sutura.compare.config import CompareConfig, Controls
+from sutura.compare.config import CompareConfig
 from sutura.compare.engine import run_jobs
 from sutura.compare.grid import PROTOCOL, STITCH_FOLDER, cell_directory, is_finished, plan_cells
 from sutura.compare.run import check_overlap, load_data, load_encoders, make_job, only_types
@@ -48,17 +48,16 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
     if out is not None and out.exists():
         raise UserError(f"{out} exists already; give --out a new place.")
     rows = {row.display_name(): row for row in config.encoder_rows()}
-    rows |= {row.id: row for row in config.encoders}
+    rows = {row.id: row for row in config.encoders} | rows
     row = rows.get(encoder, EncoderConfig(id=encoder))
+    controls = {"blind": encoder == "blind", "untrained": None, "majority": False, "text_ceiling": False}
     chosen = config.model_copy(
         update={
-            "encoders": (row,),
+            "encoders": config.encoders[:1] if encoder == "blind" else (row,),
             "seeds": (seed,),
-            "controls": Controls(blind=encoder == "blind", majority=False),
+            "controls": config.controls.model_copy(update=controls),
         }
     )
-    if encoder == "blind":
-        chosen = chosen.model_copy(update={"encoders": config.encoders[:1]})
     data = load_data(chosen)
     check_overlap(chosen, data)
     eyes = load_encoders(chosen, data, SetAside())

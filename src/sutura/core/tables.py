@@ -23,11 +23,11 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else WIDE, highlight=False)
+    console = Console(width=None if Console().is_terminal else WIDE, highlight=False, markup=False)
     if full:
         for row in rows:
             for key, value in row.items():
-                console.print(f"{key:>14}  {_text(value)}", markup=False)
+                console.print(f"{key:>14}  {_text(value)}")
             console.print()
         return
     table = Table(title=f"{title} ({len(rows)})", title_justify="left", header_style="bold")

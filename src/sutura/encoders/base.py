@@ -182,7 +182,7 @@ class VisionEncoder(nn.Module):
 
     def facts(self) -> dict[str, Any]:
         """What a report says of it: read from the module where the module knows, else from the catalog."""
-        trained = self.config.untrained_seed is None
+        trained = self.config.trained and self.config.untrained_seed is None
         return {
             "name": self.name,
             "id": self.id,

@@ -49,6 +49,7 @@ class EncoderConfig(Section):
         revision: branch, tag or commit on the Hub; what it resolved to stands in the facts.
         trust_remote_code: whether code from the Hub may run.
         untrained_seed: the same architecture with random weights from this seed: the untrained control.
+        trained: False for a checkpoint whose weights are random: it stands in reports as an untrained control.
         name: for tables; the id's last part by default.
         transform: for a folder that does not say how pictures are to be prepared.
     """
@@ -61,6 +62,7 @@ class EncoderConfig(Section):
     revision: str | None = None
     trust_remote_code: bool = False
     untrained_seed: int | None = None
+    trained: bool = True
     name: str | None = None
     transform: TransformConfig | None = None
 

@@ -208,7 +208,7 @@ def locate(identifier: str) -> str:
         return identifier
     folder = Path(str(files("sutura"))) / "zoo" / name
     if not (folder / "config.json").is_file():
-        raise UserError(f"The zoo holds no language model {name!r}; `sutura zoo` lists what it holds.")
+        raise UserError(f"The zoo holds no language model {name!r}; `sutura zoo list` lists what it holds.")
     return str(folder)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from sutura.core.checkpoint import read_json
+from sutura.core.checkpoint import atomic_directory, read_json
 from sutura.core.config import load_config, preset_names
 from sutura.core.errors import UserError
 from sutura.core.log import progress_bars, say
@@ -52,7 +52,8 @@ def build_member(name: str, overrides: Sequence[str] = (), *, install: bool = Tr
     for member in known if name == "all" else [name]:
         folder = _train(member, overrides)
         if install and not overrides:
-            shutil.copytree(folder, zoo_folder() / member, dirs_exist_ok=True)
+            with atomic_directory(zoo_folder() / member, replace=True) as place:
+                shutil.copytree(folder, place, dirs_exist_ok=True)
             folder = zoo_folder() / member
             say(f"{member} is in the zoo: {folder}")
         built.append(folder)
