@@ -123,7 +123,7 @@ def ask(
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="runs/<name>, as a comparison left it.")]) -> None:
     """Write a comparison's report again, from its ledgers alone."""
-    from sutura.compare.run import report as write
+    from sutura.compare.publish import report as write
 
     typer.echo(write(directory))
 

@@ -14,7 +14,7 @@ from sutura.compare import compare
 from sutura.compare import run as run_module
 from sutura.compare.config import CompareConfig
 from sutura.compare.grid import CELL, LEDGER
-from sutura.compare.run import report
+from sutura.compare.publish import report
 from sutura.compare.single import evaluate_saved, train_one
 from sutura.core.checkpoint import load_tensors, read_json
 from sutura.core.config import parse
@@ -264,3 +264,53 @@ def test_report_needs_its_cells(finished: Path, tmp_path: Path) -> None:
     (place / "comparison.json").write_text(json.dumps(read_json(finished.parent / "comparison.json")))
     with pytest.raises(UserError, match="run the comparison again"):
         report(place)
+
+
+def test_other_training_data_makes_other_cells(finished: Path, parts: Path) -> None:
+    """The text ceiling too: its ledger names the training data, and ledgers of two cannot be read together."""
+    base = settings(parts, finished.parents[1])
+    data = {**base["data"], "train": {**base["data"]["train"], "limit": 8}}
+    few = {"blind": False, "wrong_picture": False, "text_ceiling": True}
+    cells = cells_of(
+        compare({**base, "name": "other", "data": data, "controls": few, "encoders": base["encoders"][:1]})
+    )
+    assert not {folder.name for folder in cells.values()} & {f.name for f in cells_of(finished).values()}
+
+
+def test_a_trained_encoder_starts_afresh_for_every_seed(parts: Path, tmp_path: Path) -> None:
+    common = {
+        "encoders": [{"id": str(parts / "one"), "name": "one"}],
+        "encoder": {"train": "all"},
+        "controls": {"blind": False, "wrong_picture": False},
+    }
+    both = cells_of(compare(settings(parts, tmp_path / "both", seeds=[0, 1], **common)))
+    alone = cells_of(compare(settings(parts, tmp_path / "alone", seeds=[1], **common)))
+    key = ("one", "picture", 1)
+    assert losses(both[key]) == losses(alone[key])
+
+
+def test_a_language_model_may_stay_untouched(parts: Path, tmp_path: Path) -> None:
+    """`llm.train: none` trains the projector alone; the blind row is the language model as it is."""
+    changed = settings(parts, tmp_path, llm={"id": str(parts / "lm"), "train": "none"})
+    cells = cells_of(compare(changed))
+    blind = read_json(cells[("none", "blind", 0)] / CELL)
+    assert blind["answers"] == 0
+    assert read_json(cells[("one", "picture", 0)] / CELL)["trainable"]["adapter"] == 0
+
+
+def test_one_id_for_two_pictures_is_refused(parts: Path, tmp_path: Path) -> None:
+    """Features are looked up by id: a test question must not be answered from a training picture."""
+    from PIL import Image
+
+    for split, colour in (("train", "red"), ("test", "blue")):
+        rows = []
+        for i in range(2):
+            Image.new("RGB", (32, 32), colour).save(tmp_path / f"{split}{i}.png")
+            row = {"image": f"{split}{i}.png", "question": "colour?", "answer": colour, "image_id": str(i)}
+            rows.append(json.dumps(row))
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(rows))
+    train = {"source": "jsonl", "path": str(tmp_path / "train.jsonl"), "split": "train"}
+    test = {"source": "jsonl", "path": str(tmp_path / "test.jsonl"), "split": "test"}
+    data = {"train": train, "test": [{"benchmark": "local:mine", "data": test}]}
+    with pytest.raises(UserError, match="two different pictures"):
+        compare(settings(parts, tmp_path / "runs", data=data, controls={"text_ceiling": False}))

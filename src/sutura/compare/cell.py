@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sutura.compare.config import CompareConfig
 from sutura.compare.grid import CELL, LEDGER, PROTOCOL, STITCH_FOLDER, Cell, cell_directory
 from sutura.core.checkpoint import write_json
+from sutura.core.doctor import machine, versions
 from sutura.data.samples import SetAside, VqaData
 from sutura.evals.ledger import write_ledger
 from sutura.evals.run import Asked, Patches, derangement, evaluate
@@ -214,6 +215,8 @@ def _facts(
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     facts: dict[str, Any] = {
         "hash": cell.hash,
+        "versions": versions(),
+        "machine": machine(),
         "protocol": PROTOCOL,
         "encoder": cell.facts["name"] if cell.facts is not None else "none",
         "seed": cell.seed,

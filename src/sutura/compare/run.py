@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +13,13 @@ import yaml
 from sutura.compare.cell import Inputs
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import Job, run_jobs, without_pictures
-from sutura.compare.grid import CELL, LEDGER, PROTOCOL, Cell, is_finished, plan_cells
-from sutura.compare.report import write_report
-from sutura.core.checkpoint import read_json, write_json
+from sutura.compare.grid import Cell, is_finished, plan_cells
+from sutura.compare.publish import finish
 from sutura.core.config import load_config, parse
 from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint
 from sutura.core.log import progress_bars, say
-from sutura.core.runtime import cpu_count, pick_device
+from sutura.core.runtime import pick_device
 from sutura.data.samples import SetAside, VqaData
 from sutura.data.sources import VqaSource
 from sutura.data.vqa import load_vqa
@@ -30,21 +28,17 @@ from sutura.encoders import load_encoder
 from sutura.encoders.base import VisionEncoder
 from sutura.encoders.cache import FeatureStore, cached_features, estimate_bytes
 from sutura.encoders.config import EncoderConfig
-from sutura.evals.baselines import majority_rows
 from sutura.evals.benchmarks import Benchmark, get_benchmark
 from sutura.evals.contamination import overlap
-from sutura.evals.ledger import write_ledger
-from sutura.stitch.language import add_adapter, load_language_model
+from sutura.stitch.bundle import StitchConfig, build_stitch
 from sutura.stitch.model import StitchModel, describe_parts
 from sutura.stitch.projector import build_projector
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
-COMPARISON, MAJORITY = "comparison.json", "majority.parquet"
 CLOSED = 32
 """Largest number of different answers that a question type may have and count as a closed set."""
-PACKAGES = ("sutura", "torch", "transformers", "peft", "timm", "open_clip_torch", "accelerate")
 
 
 @dataclass(frozen=True)
@@ -114,15 +108,9 @@ def run(config: CompareConfig, *, command: str = "") -> Path:
     overlaps = check_overlap(config, data)
     unread = SetAside()
     eyes = load_encoders(config, data, unread)
-    lm, llm_fingerprint = load_language_model(config.llm)
-    print_parts(config, lm, eyes)
-    cells = plan_cells(
-        config,
-        [seen.facts for seen in eyes],
-        llm_fingerprint=llm_fingerprint,
-        train_fingerprint=data.train.fingerprint,
-        test_fingerprints={name: test.fingerprint for name, test in data.tests.items()},
-    )
+    language = build_stitch(StitchConfig(encoder=None, llm=config.llm, prompt=config.prompt))
+    print_parts(config, language.model.lm, eyes)
+    cells = cells_of(config, eyes, data, language.llm_fingerprint)
     missing = [cell for cell in cells if not is_finished(Path(config.runs), cell)]
     by_name = {seen.facts["name"]: seen for seen in eyes}
     say(
@@ -252,13 +240,27 @@ def compute_features(
     return tuple(stores)
 
 
-def print_parts(config: CompareConfig, lm: PreTrainedModel, eyes: Sequence[Eyes]) -> None:
-    """What is frozen and what trains, part by part, with counts. The language model is used up by it."""
-    width = lm.get_input_embeddings().weight.shape[1]
-    adapted = add_adapter(lm, config.llm, seed=0)
+def cells_of(config: CompareConfig, eyes: Sequence[Eyes], data: Loaded, language: str) -> list[Cell]:
+    """The grid. A benchmark's version and its choice of question types are part of what a cell depends on."""
+    tests = {
+        name: fingerprint([test.fingerprint, data.versions[name], [s.item_id for s in test.samples]])
+        for name, test in data.tests.items()
+    }
+    return plan_cells(
+        config,
+        [seen.facts for seen in eyes],
+        llm_fingerprint=language,
+        train_fingerprint=data.train.fingerprint,
+        test_fingerprints=tests,
+    )
+
+
+def print_parts(config: CompareConfig, lm: nn.Module, eyes: Sequence[Eyes]) -> None:
+    """What is frozen and what trains, part by part, with counts."""
+    width = lm.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
     for seen in eyes:
         projector = build_projector(config.projector, seen.facts["width"], width, seed=0)
-        parts = describe_parts(StitchModel(adapted, projector))
+        parts = describe_parts(StitchModel(lm, projector))
         trains = "Frozen" if config.encoder.train == "none" else f"Trainable ({config.encoder.train})"
         told = "; ".join(
             f"{name} {frozen:,} frozen, {trained:,} trainable" for name, frozen, trained in parts
@@ -312,81 +314,3 @@ def closed_sets(config: CompareConfig, data: Loaded) -> dict[str, tuple[str, ...
     for sample in data.train.samples:
         answers.setdefault(sample.question_type, set()).update(sample.answers)
     return {kind: tuple(sorted(found)) for kind, found in answers.items() if len(found) <= CLOSED}
-
-
-def finish(
-    config: CompareConfig, cells: Sequence[Cell], data: Loaded, notes: Mapping[str, Any], command: str
-) -> Path:
-    """Write down what the comparison consists of, then its report."""
-    runs = Path(config.runs)
-    directory = runs / config.name
-    if config.controls.majority:
-        rows = []
-        for name, test in data.tests.items():
-            rows += majority_rows(data.train.samples, test.samples, benchmark=name)
-        fingerprints = {"train": data.train.fingerprint, **{n: d.fingerprint for n, d in data.tests.items()}}
-        meta = {"protocol": PROTOCOL, "benchmarks": data.versions, "data": fingerprints}
-        write_ledger(directory / MAJORITY, rows, meta)
-    else:
-        (directory / MAJORITY).unlink(missing_ok=True)
-    write_json(
-        directory / COMPARISON,
-        {
-            "config": config.resolved(),
-            "cells": [cell.hash for cell in cells],
-            "notes": {
-                **notes,
-                "name": config.name,
-                "command": command,
-                "machine": machine(),
-                "versions": {name: version(name) for name in PACKAGES},
-                "metrics": data.metrics,
-                "remarks": list(config.remarks),
-                "set_aside": {f"{d.name}/{d.split}": d.set_aside.counts for d in data.all},
-            },
-        },
-    )
-    return report(directory)
-
-
-def report(directory: Path) -> Path:
-    """Write the report of a comparison again, from its ledgers alone.
-
-    Args:
-        directory: `runs/<name>`, as a comparison left it.
-    """
-    directory = directory.resolve()
-    comparison = read_json(directory / COMPARISON)
-    folders = [directory.parent / "cells" / name for name in comparison["cells"]]
-    gone = [folder.name for folder in folders if not (folder / CELL).is_file()]
-    if gone:
-        raise UserError(
-            f"{len(gone)} cells of {directory} are gone (the first is {gone[0]}); run the comparison again."
-        )
-    ledgers = [folder / LEDGER for folder in folders]
-    if (directory / MAJORITY).is_file():
-        ledgers.append(directory / MAJORITY)
-    cells = [
-        {**read_json(folder / CELL), "metrics_path": str(folder / "metrics.jsonl")} for folder in folders
-    ]
-    rows = comparison["config"]["encoders"]
-    random = [row["name"] or row["id"] for row in rows if not row.get("trained", True)]
-    for cell in cells:
-        if cell["encoder"] in random:  # said by the config, which an older cell may not have known
-            cell["encoder_facts"] = {**cell["encoder_facts"], "trained": False}
-    trained = [cell for cell in cells if cell["condition"] != "text-ceiling"]
-    return write_report(directory, ledgers, trained, comparison["config"], comparison["notes"])
-
-
-def machine() -> str:
-    """Processor, cores and system, for the report."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if "model name" in line
-        ]
-        name = models[0] if models else name
-    return f"{name}, {cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

@@ -12,8 +12,8 @@ import torch
 
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import run_jobs
-from sutura.compare.grid import PROTOCOL, STITCH_FOLDER, cell_directory, is_finished, plan_cells
-from sutura.compare.run import check_overlap, load_data, load_encoders, make_job, only_types
+from sutura.compare.grid import PROTOCOL, STITCH_FOLDER, cell_directory, is_finished
+from sutura.compare.run import cells_of, check_overlap, load_data, load_encoders, make_job, only_types
 from sutura.compare.scores import Scores
 from sutura.compare.statistics import accuracy
 from sutura.compare.tables import Table, score_cell
@@ -26,8 +26,7 @@ from sutura.encoders.config import EncoderConfig
 from sutura.evals.benchmarks import get_benchmark
 from sutura.evals.ledger import check_ledger, write_ledger
 from sutura.evals.run import Asked, EvaluateConfig, derangement, evaluate
-from sutura.stitch.bundle import Stitch, load_stitch
-from sutura.stitch.language import load_language_model
+from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch, load_stitch
 
 
 def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path | None = None) -> Path:
@@ -61,14 +60,8 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
     data = load_data(chosen)
     check_overlap(chosen, data)
     eyes = load_encoders(chosen, data, SetAside())
-    _, fingerprint = load_language_model(chosen.llm)
-    cells = plan_cells(
-        chosen,
-        [seen.facts for seen in eyes],
-        llm_fingerprint=fingerprint,
-        train_fingerprint=data.train.fingerprint,
-        test_fingerprints={name: test.fingerprint for name, test in data.tests.items()},
-    )
+    language = build_stitch(StitchConfig(encoder=None, llm=chosen.llm, prompt=chosen.prompt))
+    cells = cells_of(chosen, eyes, data, language.llm_fingerprint)
     cell = cells[0]
     if not is_finished(Path(chosen.runs), cell):
         run_jobs([make_job(cell, chosen, data, {seen.facts["name"]: seen for seen in eyes})], chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,25 @@ PACKAGES = (
     "sutura", "torch", "torchvision", "transformers", "peft", "timm", "open_clip_torch", "accelerate", "datasets",
     "safetensors", "huggingface_hub", "polars", "numba",
 )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on, by package; a missing one is left out."""
+    found = {}
+    for name in ("sutura", "torch", "transformers", "peft", "timm", "open_clip_torch", "accelerate"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def machine() -> str:
+    """Processor, cores and system."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = lines[0].partition(":")[2].strip() if lines else name
+    return f"{name}, {cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
 def findings() -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ from sutura.core.checkpoint import (
     write_json,
 )
 from sutura.core.config import Section, parse
+from sutura.core.doctor import versions
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint, fingerprint_file
 from sutura.core.runtime import pick_device
@@ -71,7 +72,8 @@ class Stitch:
         model: projector and language model; the encoder too, once attached.
         prompt: builder of turns.
         encoder_facts: of the encoder it was built for (name, width, fingerprint, …); empty for a blind one.
-        llm_fingerprint: of the language model's weights before training.
+        llm_fingerprint: of the language model before training: its weights, its tokenizer and template, its
+            stop tokens.
         encoder: the frozen encoder; None until attached.
         encoder_trained: whether its weights were trained along, and so belong to what is saved.
     """
@@ -180,6 +182,7 @@ class Stitch:
             content = {
                 "format": FORMAT,
                 "sutura": __version__,
+                "versions": versions(),
                 "config": self.config.resolved(),
                 "encoder": self.encoder_facts,
                 "llm_fingerprint": self.llm_fingerprint,
@@ -236,7 +239,8 @@ def build_stitch(config: StitchConfig, encoder_facts: Mapping[str, Any] | None =
     if encoder_facts is not None:
         projector = build_projector(config.projector, encoder_facts["width"], width, seed=config.seed)
     model = StitchModel(add_adapter(lm, config.llm, seed=config.seed), projector)
-    return Stitch(config, model.eval(), prompt, dict(encoder_facts or {}), weights)
+    identity = fingerprint([weights, prompt.fingerprint()])
+    return Stitch(config, model.eval(), prompt, dict(encoder_facts or {}), identity)
 
 
 def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = True) -> Stitch:
@@ -273,7 +277,8 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
     if stitch.llm_fingerprint != manifest["llm_fingerprint"]:
         raise UserError(
             f"Language model {config.llm.id!r} has fingerprint {stitch.llm_fingerprint}; the stitch was "
-            f"trained on {manifest['llm_fingerprint']}. Pin llm.revision or use the original weights."
+            f"trained on {manifest['llm_fingerprint']}. Its weights, tokenizer, template or stop tokens changed; "
+            "pin llm.revision or use the original."
         )
     if stitch.model.projector is not None:
         load_strict(stitch.model.projector, load_tensors(folder / PROJECTOR), "the projector")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sutura.core.config import Section
 from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,6 +102,15 @@ class PromptBuilder:
         """Ids of a question, with its answer when there is one to learn."""
         answer_ids = () if answer is None else self.answer_ids(answer)
         return Turn(item_id, self.prompt_ids(question), answer_ids)
+
+    def fingerprint(self) -> str:
+        """Of all that decides which ids a question becomes and where an answer ends."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        words = backend.to_str() if backend is not None else sorted(self.tokenizer.get_vocab().items())
+        template = self.tokenizer.chat_template if self._chat else None
+        return fingerprint(
+            [words, template, sorted(self.stop_ids), list(self.head_ids), self.config.resolved()]
+        )
 
     def fits(self, turn: Turn) -> bool:
         """Whether the turn is within max_tokens. Answers are never cut, so what does not fit is set aside."""
