@@ -62,7 +62,7 @@ SHAPES = {
                  num_attention_heads=14, num_key_value_heads=2),
         vit=dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
                  image_size=224, patch_size=16),
-        turns=(3, 5, 6, 7, 6), question=19, answer=2, tokens=None, batch=16,
+        turns=(4, 6, 6), question=19, answer=2, tokens=None, batch=16,
     ),
 }  # fmt: skip
 HEAD = 4

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sutura.compare.config import CompareConfig
 from sutura.compare.grid import CELL, LEDGER, PROTOCOL, Cell
+from sutura.compare.load import Loaded
 from sutura.compare.report import write_report
 from sutura.core.checkpoint import read_json, write_json
 from sutura.core.doctor import machine, versions
@@ -15,9 +16,6 @@ from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
 from sutura.evals.baselines import majority_rows
 from sutura.evals.ledger import write_ledger
-
-if TYPE_CHECKING:
-    from sutura.compare.run import Loaded
 
 COMPARISON, MAJORITY, SET_ASIDE = "comparison.json", "majority.parquet", "set_aside.json"
 

@@ -13,7 +13,8 @@ import torch
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import run_jobs
 from sutura.compare.grid import PROTOCOL, STITCH_FOLDER, cell_directory, is_finished
-from sutura.compare.run import cells_of, check_overlap, load_data, load_encoders, make_job, only_types
+from sutura.compare.load import load_data, only_types
+from sutura.compare.run import cells_of, check_overlap, load_encoders, make_job
 from sutura.compare.scores import Scores
 from sutura.compare.statistics import accuracy
 from sutura.compare.tables import Table, score_cell
