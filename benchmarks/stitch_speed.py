@@ -251,22 +251,24 @@ def evaluation_steps(
                     return done
         return done
 
-    many = [Row(i, rows[i % len(rows)].turns) for i in range(max(len(rows), 256 // max(shape.turns)))]
+    prompt: Any = HardlyStops(shape.llm["vocab_size"])
+    many = [Row(i, rows[i % len(rows)].turns) for i in range(max(len(rows), 128 // max(shape.turns)))]
     where = [i % len(rows) for i in range(len(many))]
 
     def ours() -> int:
         with torch.inference_mode():
             visual = stitched.project(cached[where])
-        answers = generate(stitched, NeverStops(), many, visual, max_new_tokens=new_tokens)  # type: ignore[arg-type]
+        answers = generate(stitched, prompt, many, visual, max_new_tokens=new_tokens)
         return len(answers)
 
     return {"plain, one sample at a time": plain, "shared prefix, batched, cached": ours}
 
 
-class NeverStops(FixedPrompt):
-    """So that both sides decode the same number of tokens: id -1 is never chosen."""
+class HardlyStops(FixedPrompt):
+    """So that both sides decode the same number of tokens: one id of the vocabulary ends an answer, by chance only."""
 
-    stop_ids = frozenset({10**6})
+    def __init__(self, vocabulary: int) -> None:
+        self.stop_ids = frozenset({vocabulary - 1})
 
 
 def main() -> None:
@@ -277,6 +279,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--new-tokens", type=int, default=3)
+    parser.add_argument("--only", choices=("training", "evaluation"), help="one of the two parts")
     parser.add_argument("--json", help="append the figures to this file")
     options = parser.parse_args()
     shape = SHAPES[options.size]
@@ -287,10 +290,12 @@ def main() -> None:
         "precision": options.precision,
         "threads": torch.get_num_threads(),
     }
-    for title, steps in (
-        ("training", train_steps(shape, model, rows, options.precision)),
-        ("evaluation", evaluation_steps(shape, model, rows, options.new_tokens)),
-    ):
+    parts = {
+        "training": lambda: train_steps(shape, model, rows, options.precision),
+        "evaluation": lambda: evaluation_steps(shape, model, rows, options.new_tokens),
+    }
+    for title in [options.only] if options.only else parts:
+        steps = parts[title]()
         rates: dict[str, float] = {}
         print(
             f"\n{title}, {options.size}, {options.precision}, {figures['threads']} threads, {platform.machine()}"
