@@ -82,7 +82,7 @@ class Plain(nn.Module):
         return pool(patches, self.tokens)
 
     def embeddings(self, pixels: Tensor, ids: Tensor) -> Tensor:
-        visual = self.projector(self.patches(pixels))
+        visual = self.projector(self.patches(pixels).float())
         text = self.lm.get_input_embeddings()(ids)
         return torch.cat([visual.to(text.dtype), text], dim=1)
 
