@@ -19,6 +19,7 @@ COMMANDS = (
     "stitch",
     "eval",
     "ask",
+    "probe",
     "report",
     "encoders",
     "benchmarks",
@@ -26,7 +27,7 @@ COMMANDS = (
     "zoo list",
     "zoo build",
 )
-HEAVY = {"transformers", "timm", "open_clip", "peft", "datasets", "matplotlib", "numba"}
+HEAVY = {"torch", "transformers", "timm", "open_clip", "peft", "datasets", "matplotlib", "numba"}
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -78,6 +79,8 @@ def test_no_command_is_missing_here() -> None:
             ["eval", "--stitch", "nowhere", "--benchmark", "world/test", "split=train", "limit=2"],
             "training data",
         ),
+        (["probe", "--encoder", "zoo:clip", "--data", "nowhere"], "no labelled data at 'nowhere'"),
+        (["probe", "--encoder", "zoo:clip", "--kind", "liner"], "Did you mean 'linear'"),
         (["report", "nowhere"], "nowhere"),
         (["zoo", "build", "clpi"], "Did you mean 'clip'"),
     ],
@@ -121,7 +124,7 @@ def test_doctor_tells_that_there_is_a_token_and_not_which(
 
 
 def test_a_dry_run_prints_the_config_and_starts_nothing(tmp_path: Path) -> None:
-    """Importing transformers, timm, open_clip and PEFT takes seconds; a dry run needs none of them."""
+    """Importing torch, transformers, timm, open_clip and PEFT takes seconds; a dry run needs none of them."""
     code = (
         "import sys; from sutura.cli import main\n"
         "sys.argv = ['sutura', 'compare', '--dry-run', '--limit', '3']\n"

@@ -16,6 +16,7 @@ _PUBLIC = {
     "Stitch": "sutura.stitch.bundle",
     "compare": "sutura.compare",
     "CompareConfig": "sutura.compare.config",
+    "probe": "sutura.evals.probe",
     "UserError": "sutura.core.errors",
 }
 

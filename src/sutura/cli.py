@@ -43,12 +43,14 @@ def compare(
 ) -> None:
     """Train and evaluate every encoder under one protocol, and write a report."""
     print(f"sutura compare: preset {preset}", file=sys.stderr, flush=True)
-    from sutura.compare.run import dry, run, settings
+    from sutura.compare.settings import dry, settings
 
     config = settings(preset, overrides or (), limit=limit, cache=not no_feature_cache)
     if dry_run:
         typer.echo(dry(config))
         return
+    from sutura.compare.run import run
+
     typer.echo(run(config, command=shlex.join(["sutura", *sys.argv[1:]])))
 
 
@@ -63,10 +65,12 @@ def stitch(
 ) -> None:
     """Train one encoder's stitch and print where it lies."""
     print(f"sutura stitch: {encoder}, preset {preset}", file=sys.stderr, flush=True)
-    from sutura.compare.run import settings
+    from sutura.compare.settings import settings
+
+    config = settings(preset, overrides or (), limit=limit)
     from sutura.compare.single import train_one
 
-    typer.echo(train_one(settings(preset, overrides or (), limit=limit), encoder, seed=seed, out=out))
+    typer.echo(train_one(config, encoder, seed=seed, out=out))
 
 
 @app.command(name="eval")
@@ -118,6 +122,49 @@ def ask(
             return
         print("> ", end="", file=sys.stderr, flush=True)
         question = sys.stdin.readline()
+
+
+@app.command()
+def pretrain(
+    objective: Annotated[
+        str, typer.Option(help="supervised, clip, siglip, mae, eva, ijepa, or a plug-in's.")
+    ],
+    overrides: Overrides = None,
+    data: Annotated[
+        str, typer.Option(help="`world`, a Parquet file, a folder, JSON lines, tar shards, or a Hub set.")
+    ] = "world",
+    preset: Preset = "pretrain/tiny",
+) -> None:
+    """Train an encoder from nothing on pictures, and print where it lies."""
+    print(f"sutura pretrain: {objective} on {data}, preset {preset}", file=sys.stderr, flush=True)
+    from sutura.train.pretrain_config import pretrain_settings
+
+    config = pretrain_settings(objective, data, preset, overrides or ())
+    from sutura.train.pretrain import pretrain_shown
+
+    typer.echo(pretrain_shown(config, command=shlex.join(["sutura", *sys.argv[1:]])))
+
+
+@app.command()
+def probe(
+    encoder: Annotated[list[str], typer.Option(help="An encoder's id; may be given several times.")],
+    overrides: Overrides = None,
+    data: Annotated[
+        str, typer.Option(help="`world`, a Parquet file, a folder, or a Hub set with labels.")
+    ] = "world",
+    kind: Annotated[
+        str | None, typer.Option(help="Of linear, knn, attentive, fewshot, zeroshot, with commas.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the figures there (JSON), and beside it every score.")
+    ] = None,
+) -> None:
+    """Read labels off frozen features, beside what knowing nothing would score."""
+    print(f"sutura probe: {', '.join(encoder)} on {data}", file=sys.stderr, flush=True)
+    from sutura.evals.probe import probe as put
+
+    result = put(encoder, data, kind, overrides or (), out=out)
+    typer.echo(result.markdown())
 
 
 @app.command()

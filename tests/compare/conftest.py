@@ -98,6 +98,7 @@ def cell() -> Callable[..., dict[str, Any]]:
             "answers": 1000,
             "answers_per_second": 100.0,
             "peak_memory_mb": 512.0,
+            "peak_memory_of": "cell",
             "set_aside": {"truncated": 2},
             "overlap": {"pictures": 0},
             "metrics_path": None,

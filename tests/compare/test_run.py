@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from sutura.core.checkpoint import load_tensors, read_json
 from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
+from sutura.evals.config import EvaluateConfig
 from sutura.evals.ledger import read_ledger
-from sutura.evals.run import EvaluateConfig
+from sutura.evals.training_record import RECORD
 from sutura.models.vit import ViT
 from sutura.models.zoo_format import save_zoo_vit
 from sutura.stitch.bundle import load_stitch
@@ -181,11 +183,52 @@ def test_a_killed_cell_goes_on_to_the_same_bits(
     assert losses(cells[("one", "picture", 0)]) == losses(cells_of(finished)[("one", "picture", 0)])
 
 
-def test_two_rows_differ_in_the_encoder_and_nothing_else(finished: Path) -> None:
-    """Fault: data order differs per encoder. Same identity but for the encoder, and the same first text tokens."""
-    cells = {key: read_json(folder / CELL)["identity"] for key, folder in cells_of(finished).items()}
-    one, two = cells[("one", "picture", 0)], cells[("two", "picture", 0)]
+def test_two_rows_differ_in_the_encoder_and_nothing_else(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: data order, first weights or dropout differ per encoder.
+
+    Watched at every forward pass of both cells: the questions and their token ids, the state dropout is drawn
+    from, and at the first one the trainable weights, are the same; what the encoder says of the pictures is not.
+    """
+    from sutura.compare import cell as cell_module
+
+    stitch_loss = cell_module.stitch_loss
+    seen: list[dict[str, Any]] = []
+
+    def watch(model: Any, batch: Any, step: int) -> Any:
+        weights = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+        packed = {name: value for name, value in vars(batch.packed).items() if torch.is_tensor(value)}
+        seen.append(
+            {
+                "step": step,
+                "ids": batch.ids,
+                "packed": packed,
+                "drawn from": torch.get_rng_state(),
+                "weights": weights,
+                "patches": batch.patches,
+            }
+        )
+        return stitch_loss(model, batch, step)
+
+    monkeypatch.setattr(cell_module, "stitch_loss", watch)
+    few = {"blind": False, "wrong_picture": False, "majority": False}
+    cells = cells_of(compare(settings(parts, tmp_path, controls=few)))
+    identity = {name: read_json(cells[(name, "picture", 0)] / CELL)["identity"] for name in ("one", "two")}
+    one, two = identity["one"], identity["two"]
     assert {key for key in one if one[key] != two[key]} == {"encoder"}
+    half = len(seen) // 2
+    assert half > 2
+    assert len({ids for call in seen[:half] for ids in call["ids"]}) == 14 * 3
+    for mine, theirs in zip(seen[:half], seen[half:], strict=True):
+        assert (mine["step"], mine["ids"]) == (theirs["step"], theirs["ids"])
+        assert mine["packed"].keys() == theirs["packed"].keys()
+        assert all(torch.equal(mine["packed"][name], theirs["packed"][name]) for name in mine["packed"])
+        assert torch.equal(mine["drawn from"], theirs["drawn from"])
+        assert not torch.equal(mine["patches"], theirs["patches"])
+    pairs = list(zip(seen[0]["weights"], seen[half]["weights"], strict=True))
+    assert len(pairs) > 4
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_trained_encoder_is_said_not_to_be_isolated(parts: Path, tmp_path: Path) -> None:
@@ -231,6 +274,45 @@ def test_saved_stitches_can_be_asked_and_scored(finished: Path, tmp_path: Path) 
     assert scored["prediction"].to_list() == cached["prediction"].to_list()
     assert "wrong-picture" in table
     assert "18" in table
+
+
+def test_saved_stitches_stand_beside_majority_and_blind(finished: Path, tmp_path: Path) -> None:
+    """As the report shows them: the same numbers, from what the stitches carry and not from the data."""
+    cells = cells_of(finished)
+    folders = [cells[key] / "stitch" for key in (("one", "picture", 0), ("none", "blind", 0))]
+    out = tmp_path / "ledger.parquet"
+    short = EvaluateConfig(max_new_tokens=4)
+    test = ["limit=6", "questions_per_picture=3"]
+    told = evaluate_saved(folders, "world/test", test, out=out, config=short)
+    scored = read_ledger(out).sort("condition", "item_id")
+    reported = pl.concat(
+        [read_ledger(finished.parent / "majority.parquet"), read_ledger(cells[("none", "blind", 0)] / LEDGER)]
+    )
+    for condition in ("majority", "majority-overall", "blind"):
+        mine = scored.filter(pl.col("condition") == condition).sort("item_id")
+        theirs = reported.filter(pl.col("condition") == condition).sort("item_id")
+        assert mine["prediction"].to_list() == theirs["prediction"].to_list(), condition
+        assert f"| {condition} | {condition} |" in told
+    assert "- No picture of world/test (6) is in world/train (14)" in told
+    assert "No blind stitch" not in told
+    seen = evaluate_saved(
+        folders[:1], "world/test", ["split=train", *test], allow_training=True, config=short
+    )
+    assert "6 of 6 pictures of world/train are in world/train (6 with the same pixels" in seen
+    assert "No blind stitch was given" in seen
+
+
+def test_a_stitch_without_its_memory_says_what_cannot_be_checked(finished: Path, tmp_path: Path) -> None:
+    """Fault: a missing check that reads like a passed one."""
+    bare = tmp_path / "bare"
+    shutil.copytree(cells_of(finished)[("one", "picture", 0)] / "stitch", bare)
+    assert "Remove it before passing on" in (bare / "README.md").read_text()
+    (bare / RECORD).unlink()
+    short = EvaluateConfig(max_new_tokens=2)
+    told = evaluate_saved([bare], "world/test", ["limit=2", "questions_per_picture=1"], config=short)
+    assert f"could not be checked for {bare}: it holds no {RECORD}" in told
+    assert "most frequent training answer is not shown" in told
+    assert "| majority |" not in told
 
 
 def test_one_stitch_is_a_cell_of_the_comparison(finished: Path, parts: Path, tmp_path: Path) -> None:

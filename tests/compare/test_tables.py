@@ -95,6 +95,14 @@ def test_a_cell_that_measured_less_shows_dashes(cell: Cell) -> None:
     assert set(convergence_table([thin]).rows[0][2:]) == {"–"}
 
 
+def test_a_peak_that_may_be_another_cells_is_a_bound(cell: Cell) -> None:
+    """Fault: the peak of a worker's earlier cell in the row of a later one."""
+    own, other = cell("clip"), {**cell("clip", seed=1), "peak_memory_of": "process"}
+    older = {key: value for key, value in own.items() if key != "peak_memory_of"}
+    for cells, shown in (([own], "512"), ([own, other], "≤ 512"), ([older], "≤ 512")):
+        assert _cells(convergence_table(cells), "clip")["peak MB"] == shown
+
+
 def test_other_metrics_and_answer_health(synthetic: Synthetic) -> None:
     frame = synthetic({Arm("clip"): 0.5}).with_columns(empty=pl.col("question_type") == "count")
     row = _cells(metrics_table(frame, "world/test", ("exact", "vqa")), "clip")

@@ -15,7 +15,7 @@ from docs.documents import DOCUMENTS, ROOT, commands, name_of
 from sutura.cli import app, main
 
 #: Their whole work is a table or a picture's answer, or they go through the `small` comparison.
-RUNNABLE = ("compare", "report", "ask", "eval", "encoders", "benchmarks", "doctor", "zoo list")
+RUNNABLE = ("compare", "report", "ask", "eval", "encoders", "benchmarks", "doctor", "zoo list", "probe")
 SHOWN = [(block, words) for path in DOCUMENTS for block, words in commands(path)]
 SUTURA = [(block, words[1:]) for block, words in SHOWN if words[0] == "sutura"]
 MAKE = [(block, words[1:]) for block, words in SHOWN if words[0] == "make"]
@@ -35,10 +35,15 @@ def test_a_command_parses(block: Any, words: list[str]) -> None:
         name, command, rest = command.resolve_command(context, list(rest))
         context = command.make_context(name, list(rest), parent=context)
     if context.info_name in ("compare", "stitch"):
-        from sutura.compare.run import settings
+        from sutura.compare.settings import settings
 
         given = context.params
         settings(given["preset"], given["overrides"] or (), limit=given["limit"])
+    if context.info_name == "probe":
+        from sutura.evals.probe_config import probe_config
+
+        given = context.params
+        probe_config(given["encoder"], "world", given["kind"], given["overrides"] or ())
 
 
 @pytest.mark.parametrize(("block", "words"), MAKE, ids=_ids(MAKE))

@@ -62,6 +62,32 @@ def test_final_norm_gives_the_librarys_last_hidden_state(
     assert normed.fingerprint != plain.fingerprint
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["encoder", "with its decoder"])
+@torch.no_grad()
+def test_a_masked_autoencoder_shows_every_patch(whole: bool, tmp_path: Path, pixels: torch.Tensor) -> None:
+    """Fault: ViTMAE hides 75 % of the patches at random in eval mode too. Its weights are a plain ViT's."""
+    from transformers import ViTConfig, ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel, ViTModel
+
+    decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    config = ViTMAEConfig(**TINY, **{**decoder, "decoder_intermediate_size": 16})
+    model = scramble((ViTMAEForPreTraining if whole else ViTMAEModel)(config).eval())
+    assert config.mask_ratio == 0.75
+    model.save_pretrained(tmp_path)
+    write_processor(tmp_path)
+    plain = ViTModel(ViTConfig(**TINY), add_pooling_layer=False).eval()
+    plain.load_state_dict((model.vit if whole else model).state_dict())
+    states = plain(pixels, output_hidden_states=True).hidden_states
+    for layer in (-1, 0):
+        encoder = load_encoder(str(tmp_path), layer=layer)
+        torch.testing.assert_close(encoder(pixels), states[1:][layer][:, 1:], atol=1e-5, rtol=1e-5)
+        assert torch.equal(encoder(pixels), encoder(pixels))
+    larger = load_encoder(str(tmp_path), image_size=48)
+    wide = torch.nn.functional.interpolate(pixels, 48)
+    expected = plain(wide, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(larger(wide), expected[:, 1:], atol=1e-5, rtol=1e-5)
+    assert load_encoder(str(tmp_path), untrained_seed=0).trunk.config.mask_ratio == 0
+
+
 @torch.no_grad()
 def test_the_activation_belongs_to_the_checkpoint(tmp_path: Path, pixels: torch.Tensor) -> None:
     """Fault: OpenAI's CLIP weights run with plain GELU where they were trained with QuickGELU."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sutura.losses.contrastive import clip_loss
+from sutura.losses.contrastive import Pairs, clip_loss, positives_from, sigmoid_loss
 
 
 def embeddings(batch: int, seed: int = 0):
@@ -44,5 +44,74 @@ def test_embeddings_that_tell_nothing_cost_log_of_the_batch():
 
 
 def test_one_pair_is_refused():
-    with pytest.raises(ValueError, match="at least two pairs"):
-        clip_loss(torch.ones(1, 3), torch.ones(1, 3), torch.tensor(0.0))
+    one, zero = torch.ones(1, 3), torch.tensor(0.0)
+    for call in (lambda: clip_loss(one, one, zero), lambda: sigmoid_loss(one, one, zero, zero)):
+        with pytest.raises(ValueError, match="at least two pairs"):
+            call()
+
+
+def test_sigmoid_loss_and_its_gradients_are_open_clips():
+    """Fault: SigLIP without bias, fixed temperature, wrong normalisation."""
+    from open_clip.loss import SigLipLoss
+
+    scale, bias = (torch.tensor(x, requires_grad=True) for x in (math.log(10), -3.0))
+    image, text = embeddings(5)
+    inputs = [image, text, scale, bias]
+    ours = sigmoid_loss(*inputs)
+    theirs = SigLipLoss()(F.normalize(image, dim=1), F.normalize(text, dim=1), scale.exp(), bias)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    for mine, other in zip(
+        torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs), strict=True
+    ):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+
+
+def test_several_positives_written_out_pair_by_pair():
+    image, text = (x.detach() for x in embeddings(4))
+    scale, bias = torch.tensor(1.0), torch.tensor(-2.0)
+    positives = torch.eye(4, dtype=torch.bool)
+    positives[0, 2] = positives[3, 1] = True
+    expected = 0.0
+    for i in range(4):
+        for j in range(4):
+            logit = scale.exp() * F.cosine_similarity(image[i], text[j], dim=0) + bias
+            sign = 1 if positives[i, j] else -1
+            expected += math.log(1 + math.exp(-sign * float(logit))) / 4
+    assert float(sigmoid_loss(image, text, scale, bias, positives)) == pytest.approx(expected, rel=1e-5)
+    plain = sigmoid_loss(image, text, scale, bias)
+    torch.testing.assert_close(sigmoid_loss(image, text, scale, bias, torch.eye(4, dtype=torch.bool)), plain)
+    assert float(sigmoid_loss(image, text, scale, bias, positives)) != pytest.approx(float(plain))
+
+
+def test_duplicate_captions_and_other_captions_of_a_picture_are_no_negatives():
+    words = torch.tensor([[3, 1, 0], [4, 1, 0], [3, 1, 0], [5, 1, 0], [6, 1, 0], [4, 1, 0]])
+    pictures = torch.tensor([70, 70, 71, 72, 73, 74])
+    positives = positives_from(words, pictures)
+    held = {70: {3, 4}, 71: {3}, 72: {5}, 73: {6}, 74: {4}}  # the captions the batch gives each picture
+    for i in range(6):
+        expected = [int(words[j, 0]) in held[int(pictures[i])] for j in range(6)]
+        assert positives[i].tolist() == expected, i
+    assert positives[0].tolist() == [True, True, True, False, False, True]
+    assert positives[2].tolist() == [True, False, True, False, False, False]  # not symmetric: 71 is only a 3
+    distinct = positives_from(torch.arange(5)[:, None], torch.arange(5))
+    assert torch.equal(distinct, torch.eye(5, dtype=torch.bool))
+
+
+def test_a_part_of_the_labels_is_that_part_of_the_whole():
+    draw = torch.Generator().manual_seed(0)
+    words = torch.randint(0, 3, (11, 2), generator=draw)
+    pictures = torch.randint(0, 6, (11,), generator=draw)
+    whole, pairs = positives_from(words, pictures), Pairs(words, pictures)
+    assert 11 < int(whole.sum()) < 121
+    for rows, columns in ((slice(0, 4), slice(3, 9)), (slice(8, 11), slice(10, 11))):
+        assert torch.equal(pairs.block(rows, columns), whole[rows, columns])
+
+
+def test_losses_stay_in_float32_under_autocast():
+    """Fault: likenesses in bfloat16; at a scale of 100 a logit is then off by tenths."""
+    image, text = (x.detach() for x in embeddings(6))
+    scale, bias = torch.tensor(math.log(100)), torch.tensor(-10.0)
+    plain = clip_loss(image, text, scale), sigmoid_loss(image, text, scale, bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = clip_loss(image, text, scale), sigmoid_loss(image, text, scale, bias)
+    torch.testing.assert_close(cast, plain)

@@ -5,7 +5,7 @@ import torch
 
 from sutura.models.clip import CLIP, TextTransformer
 from sutura.models.vit import ViT
-from sutura.models.weights import clip_from_transformers
+from sutura.models.weights import open_clip_clip, transformers_clip
 
 END = 9
 
@@ -60,7 +60,8 @@ def test_embeddings_and_gradients_are_transformers_clip(activation):
         for parameter in theirs.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     ours = tiny(activation)
-    ours.load_state_dict(clip_from_transformers(theirs.state_dict(), depth=2, text_depth=2))
+    keys = transformers_clip(depth=2, text_depth=2, patch_size=4)
+    ours.load_state_dict(keys.ours(theirs.state_dict()))
 
     pixels = torch.randn(2, 3, 16, 16, requires_grad=True)
     ids = torch.tensor([[3, 4, END, 1, 1, 1], [2, 5, 6, 7, 8, END]])
@@ -77,6 +78,45 @@ def test_embeddings_and_gradients_are_transformers_clip(activation):
     unnormalised = getattr(unnormalised, "pooler_output", unnormalised)
     mine, other = (torch.autograd.grad(x.sin().sum(), pixels)[0] for x in (image, unnormalised))
     torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+
+    theirs.load_state_dict(keys.theirs(ours.state_dict()), strict=True)
+    again = theirs(input_ids=ids, pixel_values=pixels)
+    torch.testing.assert_close(again.logits_per_image, result.logits_per_image, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_embeddings_tokens_and_gradients_are_open_clips(quick):
+    """Fault: OpenAI's CLIP weights run with plain GELU where they were trained with QuickGELU."""
+    from open_clip import CLIP as TheirCLIP
+
+    torch.manual_seed(0)
+    theirs = TheirCLIP(
+        embed_dim=5,
+        vision_cfg={"layers": 2, "width": 12, "head_width": 4, "patch_size": 4, "image_size": 16},
+        text_cfg={"context_length": 6, "vocab_size": 10, "width": 8, "heads": 2, "layers": 2},
+        quick_gelu=quick,
+    ).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    theirs.visual.output_tokens = True
+    keys = open_clip_clip(depth=2, text_depth=2, patch_size=4)
+    ours = tiny("quick_gelu" if quick else "gelu")
+    ours.load_state_dict(keys.ours(theirs.state_dict()))
+
+    pixels = torch.randn(2, 3, 16, 16, requires_grad=True)
+    ids = torch.tensor([[3, 4, END, 0, 0, 0], [2, 5, 6, 7, 8, END]])
+    image, patches = theirs.visual(pixels)
+    out = ours.vision(pixels)[1]
+    pairs = [(ours.encode_image(pixels), image), (out["normed"], patches)]
+    for mine, other in pairs:
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+        gradients = [torch.autograd.grad(x.sin().sum(), pixels, retain_graph=True)[0] for x in (mine, other)]
+        torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.encode_text(ids), theirs.encode_text(ids), atol=1e-5, rtol=0)
+
+    theirs.load_state_dict(keys.theirs(ours.state_dict()), strict=True)
+    torch.testing.assert_close(theirs.visual(pixels)[0], image, atol=1e-5, rtol=0)
 
 
 def test_what_stands_behind_the_end_of_a_text_changes_nothing():

@@ -35,10 +35,10 @@ def test_a_saved_encoder_comes_back_whole(tmp_path):
 
 
 def test_half_precision_on_disk_float32_in_memory(folder):
-    assert {t.dtype for t in load_tensors(folder / "model.safetensors").values()} == {torch.float16}
+    assert {t.dtype for t in load_tensors(folder / "model.safetensors").values()} == {torch.bfloat16}
     loaded, config = load_zoo_vit(folder)
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
-    assert config["dtype"] == "float16"
+    assert config["dtype"] == "bfloat16"
     assert config["objective"] == "none"
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
@@ -80,4 +80,6 @@ def test_weights_too_large_for_the_disks_precision_are_refused(tmp_path):
     with torch.no_grad():
         vit.norm.weight.fill_(1e6)
     with pytest.raises(UserError, match=r"norm.weight.*not finite as torch.float16"):
-        save_zoo_vit(tmp_path / "x", vit, args=ARGS, transform=TRANSFORM, about={}, card="")
+        save_zoo_vit(
+            tmp_path / "x", vit, args=ARGS, transform=TRANSFORM, about={}, card="", dtype=torch.float16
+        )

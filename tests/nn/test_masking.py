@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sutura.nn.masking import MultiBlock, gather_patches
+from sutura.nn.masking import BlockMask, MultiBlock, RandomMask, gather_patches, hidden_from_keep
 
 
 def rows_of(seed: int, rows: int, columns: int, targets: int, batch: int):
@@ -55,6 +55,97 @@ def test_masks_are_a_function_of_the_generator():
     assert torch.equal(first[1], again[1])
     assert first[1].shape != other[1].shape or not torch.equal(first[1], other[1])
     assert len({tuple(row) for row in first[1][0].tolist()}) > 1  # each picture has places of its own
+
+
+def test_targets_may_overlap_each_other():
+    """As in the paper: only the context is kept apart."""
+    _, blocks = MultiBlock((8, 8)).sample(64, torch.Generator().manual_seed(0))
+    shared = [
+        set(blocks[a, picture].tolist()) & set(blocks[b, picture].tolist())
+        for picture in range(64)
+        for a, b in ((0, 1), (2, 3))
+    ]
+    assert any(shared)
+    assert not all(shared)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(2, 10),
+    columns=st.integers(2, 10),
+    ratio=st.floats(0.2, 0.8),
+    batch=st.integers(1, 5),
+)
+def test_a_random_mask_hides_an_exact_number_and_keeps_the_rest(seed, rows, columns, ratio, batch):
+    """Fault: the mask that is named is not the mask that runs."""
+    patches = rows * columns
+    keep, hidden = RandomMask((rows, columns), ratio).sample(batch, torch.Generator().manual_seed(seed))
+    assert hidden.shape == (batch, patches)
+    assert hidden.sum(dim=1).tolist() == [round(ratio * patches)] * batch
+    for picture in range(batch):
+        assert keep[picture].tolist() == (~hidden[picture]).nonzero().flatten().tolist()
+    assert torch.equal(hidden_from_keep(keep.flip(1), patches), hidden)
+
+
+def test_a_random_mask_favours_no_place():
+    _, hidden = RandomMask((4, 4)).sample(4000, torch.Generator().manual_seed(0))
+    share = hidden.float().mean(dim=0)
+    assert float((share - 0.75).abs().max()) < 0.03
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(2, 12),
+    columns=st.integers(2, 12),
+    ratio=st.floats(0.2, 0.8),
+    least=st.integers(1, 20),
+    batch=st.integers(1, 5),
+)
+def test_a_block_mask_hides_an_exact_number_in_every_picture(seed, rows, columns, ratio, least, batch):
+    masks = BlockMask((rows, columns), ratio, least)
+    hidden = masks.sample(batch, torch.Generator().manual_seed(seed))
+    assert hidden.shape == (batch, rows * columns)
+    assert hidden.sum(dim=1).tolist() == [round(ratio * rows * columns)] * batch
+    assert torch.equal(hidden, masks.sample(batch, torch.Generator().manual_seed(seed)))
+
+
+def neighbours_hidden_too(hidden: torch.Tensor, rows: int, columns: int) -> float:
+    """Of pairs of patches side by side, one of which is hidden, the share where both are."""
+    grid = hidden.view(-1, rows, columns)
+    left, right = grid[:, :, :-1], grid[:, :, 1:]
+    return float((left & right).sum() / (left | right).sum())
+
+
+def test_a_block_mask_is_made_of_blocks():
+    """Fault: "random block" in the text, random patches in the code."""
+    blocks = BlockMask((14, 14)).sample(200, torch.Generator().manual_seed(0))
+    scattered = RandomMask((14, 14), 0.4).sample(200, torch.Generator().manual_seed(0))[1]
+    assert neighbours_hidden_too(scattered, 14, 14) == pytest.approx(0.25, abs=0.02)
+    assert neighbours_hidden_too(blocks, 14, 14) > 0.6
+    assert len({tuple(row) for row in blocks.tolist()}) == 200
+    share = blocks.float().mean(dim=0)
+    assert 0.02 < float(share.min()) < float(share.max()) < 0.7  # corners less often than the middle
+
+
+def test_a_rectangle_lies_within_its_area_and_aspect():
+    masks = BlockMask((14, 14), least=16)
+    left = torch.full((500,), 78)
+    drawn = masks._rectangles(left, torch.Generator().manual_seed(0)).view(500, 14, 14)
+    heights, widths = drawn.any(dim=2).sum(dim=1), drawn.any(dim=1).sum(dim=1)
+    assert torch.equal(heights * widths, drawn.flatten(1).sum(dim=1))
+    assert 12 <= int((heights * widths).min()) <= 20  # 16, rounded to whole patches in each direction
+    assert int((heights * widths).max()) <= 90
+    assert float((heights / widths).log().abs().max()) < 1.7  # 1 / 0.3 is 1.2, before rounding
+    assert float((heights > widths).float().mean()) == pytest.approx(0.45, abs=0.1)
+
+
+@pytest.mark.parametrize("make", [RandomMask, BlockMask])
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.99, 1.0, 1.5])
+def test_masks_that_hide_all_or_nothing_are_refused(make, ratio):
+    with pytest.raises(ValueError, match="some must be hidden and some seen"):
+        make((4, 4), ratio)
 
 
 def test_targets_that_leave_no_context_are_refused():

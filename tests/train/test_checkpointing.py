@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_tensors
 from sutura.core.log import read_metrics
 from sutura.train.checkpointing import checkpoints_in
 from sutura.train.loop import fit
+from sutura.train.optim import Group
 
 
 class Killed(RuntimeError):
@@ -44,6 +46,26 @@ def bits(directory, name="optimizer.safetensors"):
 
 def rows(directory):
     return [{k: v for k, v in r.items() if k != "seconds"} for r in read_metrics(directory / "metrics.jsonl")]
+
+
+def by_muon(model):
+    """The projector's matrix goes to Muon, everything else to AdamW."""
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    matrix = "projector.0.weight"
+    rest = [name for name in names if name != matrix]
+    return [Group("rest", rest), Group("matrix", [matrix], lr_scale=2.0, muon=True)]
+
+
+def test_resumed_equals_uninterrupted_with_two_optimizers(toy, tmp_path):
+    """Fault: the second optimizer starts anew after a resume."""
+    whole, _ = run(toy, tmp_path / "whole", groups=by_muon)
+    killed(toy, tmp_path / "parts", 5, groups=by_muon)
+    resumed, _ = run(toy, tmp_path / "parts", groups=by_muon, resume=True)
+    assert fingerprint_tensors(resumed.state_dict()) == fingerprint_tensors(whole.state_dict())
+    assert bits(tmp_path / "parts") == bits(tmp_path / "whole")
+    state = load_file(checkpoints_in(tmp_path / "whole")[-1] / "optimizer.safetensors")
+    assert "projector.0.weight::momentum_buffer" in state
+    assert "head.weight::exp_avg" in state
 
 
 @pytest.mark.parametrize("after", [3, 5, 10, 11])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -113,3 +114,35 @@ def test_trainable_weights_are_found_and_float32():
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         parse(OptimConfig, bad)
+
+
+def test_muon_moves_its_matrices_and_adamw_the_rest():
+    """Each weight moves as the optimizer of its group alone would move it, at its group's learning rate."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    alone = copy.deepcopy(model)
+    config = OptimConfig(lr=0.1, weight_decay=0.2, schedule="constant")
+    rest = ["0.bias", "1.weight", "1.bias"]
+    groups = [Group("matrix", ["0.weight"], lr_scale=0.5, muon=True), Group("rest", rest)]
+    both = build_optimizer(dict(model.named_parameters()), config, groups)
+    others = [
+        torch.optim.Muon([alone[0].weight], lr=0.05, weight_decay=0.2, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([alone[1].weight], lr=0.1, weight_decay=0.2),
+        torch.optim.AdamW([alone[0].bias, alone[1].bias], lr=0.1, weight_decay=0.0),
+    ]
+    x = torch.randn(5, 3)
+    for step in range(3):
+        assert set_lr(both, config, step, 3) == 0.1
+        for network, steppers in ((model, [both]), (alone, others)):
+            network.zero_grad()
+            network(x).square().sum().backward()
+            for stepper in steppers:
+                stepper.step()
+    for (name, weight), other in zip(model.named_parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(weight, other, msg=name)
+
+
+def test_muon_refuses_what_is_no_matrix():
+    trainable = dict(nn.Linear(3, 4).named_parameters())
+    with pytest.raises(UserError, match=r"'bias' in group 'all' has shape \(4,\)"):
+        build_optimizer(trainable, OptimConfig(), [Group("all", ["weight", "bias"], muon=True)])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from sutura.core.errors import UserError
 from sutura.data.captions import CaptionedPictures, WordVocabulary
 from sutura.nn.masking import MultiBlock
-from sutura.train.picture_feed import PictureFeed, normalise
+from sutura.train.picture_feed import Ahead, PictureFeed, normalise
 
 MEAN, STD = (0.7, 0.6, 0.5), (0.1, 0.2, 0.3)
 
@@ -24,7 +26,13 @@ def pictures(count: int = 10, size: int = 8) -> CaptionedPictures:
 
 
 def feed(supervision: str = "labels", **changes) -> PictureFeed:
-    masks = MultiBlock((8, 8), least_context=4) if supervision == "masks" else None
+    masks = None
+    if supervision == "masks":
+        supervision, blocks = "none", MultiBlock((8, 8), least_context=4)
+
+        def masks(batch, generator):
+            return dict(zip(("context", "targets"), blocks.sample(batch, generator), strict=True))
+
     asked = {"passes": 24, "batch": 4, "seed": 3, "mean": MEAN, "std": STD, "shift": 2}
     return PictureFeed(pictures(), supervision=supervision, masks=masks, **asked | changes)
 
@@ -93,5 +101,88 @@ def test_normalise_scales_each_colour_by_its_own_constants():
 def test_budgets_that_are_no_whole_batches_are_refused():
     with pytest.raises(UserError, match="passes=25 is not a multiple of batch=4"):
         feed(passes=25)
-    with pytest.raises(UserError, match="needs a mask sampler"):
-        PictureFeed(pictures(), passes=4, batch=4, seed=0, supervision="masks", mean=MEAN, std=STD)
+
+
+def test_a_text_that_several_pictures_have_is_no_negative_of_theirs():
+    """Fault: a batch's duplicate captions and a picture's other captions counted as negatives."""
+    data = pictures(4)
+    texts = ["one two", "three", "three", "four", "two", "one two", "one", "four four"]
+    words = data.vocabulary.encode(texts).reshape(4, 2, -1)
+    plan = PictureFeed(
+        replace(data, words=words),
+        passes=40, batch=4, seed=3, supervision="captions", mean=MEAN, std=STD,
+    )  # fmt: skip
+    seen = set()
+    for step in range(10):
+        batch = plan.micro_batches(step)[0]
+        said = [data.vocabulary.decode(ids) for ids in batch.words.tolist()]
+        for i, picture in enumerate(batch.ids):
+            own = texts[2 * picture : 2 * picture + 2]
+            assert batch.positives[i].tolist() == [text in own for text in said]
+        seen.add(int(batch.positives.sum()))
+    assert max(seen) > 4  # it did happen that two pictures shared a text
+
+
+def test_a_picture_twice_in_a_batch_is_no_negative_of_itself():
+    plan = PictureFeed(pictures(3), passes=12, batch=4, seed=3, supervision="captions", mean=MEAN, std=STD)
+    batch = plan.micro_batches(0)[0]
+    (twice,) = {i for i in batch.ids if batch.ids.count(i) == 2}
+    a, b = (place for place, i in enumerate(batch.ids) if i == twice)
+    assert batch.positives[a, b]
+    assert batch.positives[b, a]
+
+
+def test_a_batch_made_ahead_is_the_same_batch():
+    plan = feed("captions")
+    with Ahead(feed("captions")) as ahead:
+        for step in (0, 1, 2, 5, 3):  # also out of order, as after a resume
+            for x, y in zip(plan.micro_batches(step)[0], ahead.micro_batches(step)[0], strict=True):
+                assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+        assert ahead.steps == plan.steps
+
+
+def test_crops_are_parts_of_the_picture_and_the_whole_is_the_whole():
+    plan = feed(crop=(1.0, 1.0), size=8)
+    batch = plan.micro_batches(0)[0]
+    # the whole area at an aspect that is drawn: a square is cut at most at one side
+    assert batch.pixels.shape == (4, 3, 8, 8)
+    ramp = np.broadcast_to(np.arange(0, 256, 4, dtype=np.uint8)[:, None], (64, 64))
+    ramps = replace(pictures(), pixels=np.stack([np.stack([ramp, ramp.T, ramp], -1)] * 10))
+    plan = PictureFeed(
+        ramps, passes=40, batch=4, seed=1, supervision="none",
+        mean=(0, 0, 0), std=(1, 1, 1), size=16, crop=(0.25, 0.5),
+    )  # fmt: skip
+    spans = []
+    for step in range(10):
+        pixels = plan.micro_batches(step)[0].pixels * 255 / 4
+        heights = pixels[:, 0, -1, 0] - pixels[:, 0, 0, 0]
+        widths = pixels[:, 1, 0, -1] - pixels[:, 1, 0, 0]
+        assert (heights > 0).all()
+        assert (widths > 0).all()  # nothing is turned over
+        spans += ((heights * widths) / (15 / 16) ** 2 / 64**2).tolist()
+    assert 0.2 < min(spans) < 0.3
+    assert 0.42 < max(spans) < 0.55
+    with pytest.raises(UserError, match="no range of shares"):
+        feed(crop=(0.0, 1.0), size=8)
+
+
+def test_a_flip_mirrors_about_half_of_the_pictures_and_leaves_the_others():
+    data = pictures()
+    plan = feed(flip=True, shift=0, passes=80)
+    mirrored = 0
+    for step in range(plan.steps):
+        batch = plan.micro_batches(step)[0]
+        whole = normalise(data.pixels[batch.ids], MEAN, STD)
+        for got, was in zip(batch.pixels, whole, strict=True):
+            assert torch.equal(got, was) or torch.equal(got, was.flip(2))
+            mirrored += torch.equal(got, was.flip(2))
+    assert 25 < mirrored < 55
+
+
+def test_stored_squares_may_be_larger_than_what_the_encoder_takes():
+    data = pictures()
+    batch = feed(size=4, shift=2).micro_batches(0)[0]
+    for pixels, index in zip(batch.pixels, batch.ids, strict=True):
+        whole = normalise(data.pixels[index][None], MEAN, STD)[0]
+        windows = [whole[:, y : y + 4, x : x + 4] for y in range(5) for x in range(5)]
+        assert any(torch.equal(pixels, window) for window in windows)

@@ -2,17 +2,19 @@ import json
 
 import pytest
 import torch
+from yaml import safe_load as read_yaml
 
-from sutura.core.config import load_config, merge, parse
+from sutura.core.config import load_config, merge, parse, preset_path
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
 from sutura.models.vit import ViT
-from sutura.models.zoo_format import load_zoo_vit
+from sutura.models.zoo_format import load_zoo_vit, save_zoo_vit
 from sutura.train.methods import METHODS
 from sutura.train.pretrain import build_encoder, build_model, pretrain
 from sutura.train.pretrain_config import PretrainConfig
+from sutura.train.pretrain_data import pretraining_pictures
 
-OBJECTIVES = ("supervised", "clip", "ijepa")
+OBJECTIVES = ("supervised", "clip", "siglip", "mae", "eva", "ijepa")
 TINY = {
     "passes": 32,
     "batch": 8,
@@ -20,6 +22,7 @@ TINY = {
     "pictures": {"count": 24, "captions": 2, "shift": 1},
     "methods": {
         "clip": {"dim": 8, "text_width": 8, "text_depth": 1, "text_heads": 2},
+        "mae": {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2},
         "ijepa": {
             "predictor_width": 8,
             "predictor_depth": 1,
@@ -48,6 +51,28 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("scenes")
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> str:
+    """A teacher of another width, whose colours are scaled otherwise than the pictures come."""
+    folder = tmp_path_factory.mktemp("zoo") / "teacher"
+    args = {"image_size": 32, "patch_size": 8, "width": 12, "depth": 1, "heads": 2}
+    torch.manual_seed(0)
+    save_zoo_vit(
+        folder,
+        ViT(**args),
+        args=args,
+        transform={"image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+        about={"passes": 640, "operations": 1e9},
+        card="",
+    )
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _with_teacher(teacher, monkeypatch):
+    monkeypatch.setitem(TINY["methods"], "eva", {"teacher": teacher})
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_run_leaves_an_encoder_its_facts_and_its_metrics(objective, cache, tmp_path):
     config = config_of(objective, cache, tmp_path)
@@ -56,7 +81,7 @@ def test_a_run_leaves_an_encoder_its_facts_and_its_metrics(objective, cache, tmp
     assert steps == [1, 2, 3, 4]
     vit, facts = load_zoo_vit(folder)
     first = build_encoder(config).state_dict()
-    moved = [n for n, w in vit.state_dict().items() if not torch.equal(w, first[n].half().float())]
+    moved = [n for n, w in vit.state_dict().items() if not torch.equal(w, first[n].bfloat16().float())]
     assert any(name.startswith("blocks.1.") for name in moved)
     assert facts["transform"] == {"image_size": 32, "mean": [0.7, 0.69, 0.69], "std": [0.14, 0.14, 0.14]}
     assert facts["passes"] == 32
@@ -74,14 +99,13 @@ def test_a_run_leaves_an_encoder_its_facts_and_its_metrics(objective, cache, tmp
 
 def test_all_objectives_start_from_the_same_encoder(cache, tmp_path):
     """Encoders that are compared differ in the objective and in nothing else."""
-    from sutura.train.pretrain import _pictures
-
     first = build_encoder(config_of("clip", cache, tmp_path)).state_dict()
-    data, check = _pictures(config_of("clip", cache, tmp_path))
+    data, check = pretraining_pictures(config_of("clip", cache, tmp_path), METHODS.get("clip"))
     assert data.fingerprint != check.fingerprint
     for objective in OBJECTIVES:
         config = config_of(objective, cache, tmp_path)
-        model = build_model(config, METHODS.get(objective), data)
+        model = build_model(config, METHODS.get(objective), data, 4)
+        model.teacher = None
         encoders = [part for part in model.modules() if isinstance(part, ViT)]
         assert len(encoders) == (2 if objective == "ijepa" else 1)
         for encoder in encoders:
@@ -150,7 +174,10 @@ def test_a_collapsed_encoder_is_said_and_written_on_its_card(cache, tmp_path, mo
 def test_presets_differ_in_the_objective_and_nothing_else():
     configs = [load_config(PretrainConfig, f"zoo/{objective}") for objective in OBJECTIVES]
     shared = [{k: v for k, v in c.resolved().items() if k not in ("name", "objective")} for c in configs]
-    assert shared[0] == shared[1] == shared[2]
+    assert all(one == shared[0] for one in shared)
+    files = [read_yaml(preset_path(f"zoo/{objective}").read_text()) for objective in OBJECTIVES]
+    assert sum("base" not in file for file in files) == 1
+    assert all(set(file) == {"base", "name", "objective"} for file in files if "base" in file)
     assert [c.objective for c in configs] == list(OBJECTIVES)
 
 

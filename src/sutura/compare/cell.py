@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sutura.compare.config import CompareConfig
-from sutura.compare.grid import CELL, LEDGER, PROTOCOL, STITCH_FOLDER, Cell, cell_directory
+from sutura.compare.grid import CELL, LEDGER, PROTOCOL, STITCH_FOLDER, Cell, cell_directory, is_finished
 from sutura.core.checkpoint import write_json
 from sutura.core.doctor import machine, versions
+from sutura.core.lock import locked
+from sutura.core.memory import PeakMemory
 from sutura.data.samples import SetAside, VqaData
 from sutura.evals.ledger import write_ledger
 from sutura.evals.run import Asked, Patches, derangement, evaluate
+from sutura.evals.training_record import RECORD
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch
 from sutura.stitch.model import describe_parts
 from sutura.train.checkpointing import checkpoints_in
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 Report = Callable[[str, int, int], None]
 """Told (what is going on, done, total)."""
+
+REMEMBERED = (
+    f"\n`{RECORD}` remembers the training data: the most frequent answers, and for every picture its hashes and "
+    "a 16 × 16 thumbnail. `sutura eval` reads it to show the majority's score and to look for a benchmark's "
+    "pictures in it. Remove it before passing on a stitch whose pictures are private.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Inputs:
         words: image id → description, for the text ceiling.
         choices: question type → closed set of answers.
         benchmarks: benchmark → version, for the ledger.
+        record: the file that remembers the training data; copied into the stitch.
     """
 
     train: VqaData
@@ -53,17 +61,39 @@ class Inputs:
     words: Mapping[str, str] | None
     choices: Mapping[str, Sequence[str]]
     benchmarks: Mapping[str, str]
+    record: Path | None = None
 
 
-def run_cell(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report: Report) -> None:
+def run_cell(
+    cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report: Report, *, wait: bool = True
+) -> bool:
     """Train and evaluate; leave the cell's directory, whole or not at all.
 
-    A cell that was stopped goes on from its newest checkpoint, if it wrote any.
+    A cell that was stopped goes on from its newest checkpoint, if it wrote any. One that another process is at
+    work on is that process's: what it leaves is taken as it is.
+
+    Args:
+        cell, config, inputs: what is trained and on what.
+        device: where.
+        report: told how far it is.
+        wait: for another process that is at work on this cell.
+
+    Returns:
+        False when another process is at work on it and was not waited for.
     """
     final = cell_directory(Path(config.runs), cell)
+    if wait:
+        report("waiting for another process", 0, 1)
+    with locked(final.with_name(f".{cell.hash}.lock"), wait=wait) as held:
+        if held and not is_finished(Path(config.runs), cell):
+            _run(cell, config, inputs, device, report, final)
+    return held
+
+
+def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report: Report, final: Path) -> None:
     work = final.with_name(f".{cell.hash}.partial")
     work.mkdir(parents=True, exist_ok=True)
-    set_aside = SetAside()
+    set_aside, peak = SetAside(), PeakMemory.watch()
     if inputs.encoder is not None and config.encoder.train != "none":
         # Trained in place, and the next seed must start from the same weights.
         inputs = replace(inputs, encoder=copy.deepcopy(inputs.encoder))
@@ -86,8 +116,11 @@ def run_cell(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, rep
     write_ledger(work / LEDGER, rows, meta)
     if cell.condition != "text-ceiling":
         shutil.rmtree(work / STITCH_FOLDER, ignore_errors=True)
-        stitch.save(work / STITCH_FOLDER, extra={"cell": cell.hash})
-    write_json(work / CELL, _facts(cell, config, stitch, result, answers, seconds, len(rows), set_aside))
+        beside = {RECORD: inputs.record} if inputs.record is not None else {}
+        card = stitch.card() + (REMEMBERED if beside else "")
+        stitch.save(work / STITCH_FOLDER, card=card, extra={"cell": cell.hash}, beside=beside)
+    facts = _facts(cell, config, stitch, result, answers, seconds, len(rows), set_aside, peak)
+    write_json(work / CELL, facts)
     for checkpoint in checkpoints_in(work):
         shutil.rmtree(checkpoint)
     work.rename(final)
@@ -209,10 +242,10 @@ def _facts(
     evaluated: float,
     rows: int,
     set_aside: SetAside,
+    peak: PeakMemory,
 ) -> dict[str, Any]:
     """What the cell says of itself; the report reads nothing else but the ledger and the metrics."""
     trainable = {name: trained for name, _, trained in describe_parts(stitch.model)}
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     facts: dict[str, Any] = {
         "hash": cell.hash,
         "versions": versions(),
@@ -234,7 +267,8 @@ def _facts(
         "answers": answers,
         "answers_per_second": answers / result.seconds if result else None,
         "evaluated_per_second": rows / evaluated,
-        "peak_memory_mb": round(memory),
+        "peak_memory_mb": peak.megabytes(),
+        "peak_memory_of": peak.whose,
         "set_aside": set_aside.counts,
         "metrics_path": "metrics.jsonl",
     }

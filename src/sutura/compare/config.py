@@ -9,12 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from sutura.core.config import Section
 from sutura.data.sources import VqaSource
 from sutura.encoders.config import EncoderConfig
-from sutura.evals.run import EvaluateConfig
-from sutura.stitch.language import LlmConfig
-from sutura.stitch.projector import ProjectorConfig
-from sutura.stitch.prompt import PromptConfig
-from sutura.train.optim import OptimConfig
-from sutura.train.stitching import FeedConfig
+from sutura.evals.config import EvaluateConfig
+from sutura.stitch.config import LlmConfig, ProjectorConfig, PromptConfig
+from sutura.train.config import FeedConfig, OptimConfig
 
 
 def _as_encoder(value: Any) -> Any:

@@ -13,6 +13,7 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -48,7 +49,10 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], config: CompareConfig) -> None:
-    """Run every job; the first one that fails stops the rest, and what is finished stays finished."""
+    """Run every job; the first one that fails stops the rest, and what is finished stays finished.
+
+    A cell that another process is at work on goes to the end of the queue and is waited for there.
+    """
     if not jobs:
         return
     workers = min(config.engine.workers, len(jobs))
@@ -57,20 +61,28 @@ def run_jobs(jobs: Sequence[Job], config: CompareConfig) -> None:
         overall = bars.add_task("cells", total=len(jobs), note="")
         if workers == 0:
             set_threads(config.engine.threads)
-            for job in jobs:
-                task = bars.add_task(job.cell.label, total=None, note="starting")
-                _run(
-                    job,
-                    config,
-                    lambda what, done, total, task=task: bars.update(
-                        task, completed=done, total=total, note=what
-                    ),
-                )
-                bars.remove_task(task)
-                bars.advance(overall)
-                _tell(job, bars, overall)
-            return
-        _run_pool(jobs, config, workers, threads, bars, overall)
+            _run_here(jobs, config, bars, overall)
+        else:
+            _run_pool(jobs, config, workers, threads, bars, overall)
+
+
+def _run_here(jobs: Sequence[Job], config: CompareConfig, bars: Any, overall: Any) -> None:
+    waiting = deque((job, False) for job in jobs)
+    while waiting:
+        job, wait = waiting.popleft()
+        task = bars.add_task(job.cell.label, total=None, note="starting")
+
+        def report(what: str, done: int, total: int, task: Any = task) -> None:
+            bars.update(task, completed=done, total=total, note=what)
+
+        done = _run(job, config, report, wait=wait)
+        bars.remove_task(task)
+        if done:
+            bars.advance(overall)
+            _tell(job, bars, overall)
+        else:
+            _tell_busy(job)
+            waiting.append((job, True))
 
 
 def _run_pool(
@@ -82,7 +94,7 @@ def _run_pool(
         _environment(threads),
         ProcessPoolExecutor(workers, context, initializer=_start, initargs=(messages, threads)) as pool,
     ):
-        running: dict[Future[None], Job] = {pool.submit(_work, job, config): job for job in jobs}
+        running: dict[Future[bool], Job] = {pool.submit(_work, job, config, False): job for job in jobs}
         tasks: dict[str, Any] = {}
         try:
             while running:
@@ -95,24 +107,27 @@ def _run_pool(
                         bars.update(tasks[name], completed=done, total=total, note=what)
                 for future in finished:
                     job = running.pop(future)
-                    _result(future)
+                    if not _result(future):
+                        _tell_busy(job)
+                        running[pool.submit(_work, job, config, True)] = job
+                        continue
                     task, tasks[job.cell.hash] = tasks.get(job.cell.hash), None
                     if task is not None:
                         bars.remove_task(task)
                     bars.advance(overall)
                     _tell(job, bars, overall)
         except BaseException:
-            workers = list((pool._processes or {}).values())  # shutdown forgets them
+            alive = list((pool._processes or {}).values())  # shutdown forgets them
             pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
+            for worker in alive:
                 worker.terminate()
             raise
 
 
-def _result(future: Future[None]) -> None:
-    """What the worker raised, if it did; a worker that is gone gets a sentence."""
+def _result(future: Future[bool]) -> bool:
+    """Whether the cell is done, or what the worker raised; a worker that is gone gets a sentence."""
     try:
-        future.result()
+        return future.result()
     except BrokenProcessPool:
         raise UserError(
             "A worker was ended from outside, most likely because memory ran out. Finished cells are kept; run the "
@@ -128,6 +143,12 @@ def _tell(job: Job, bars: Any, overall: Any) -> None:
     left = "" if task.time_remaining is None else f", about {task.time_remaining / 60:.1f} min left"
     say(
         f"{job.cell.label}: done, {task.completed:.0f} of {task.total:.0f} cells in {task.elapsed / 60:.1f} min{left}"
+    )
+
+
+def _tell_busy(job: Job) -> None:
+    say(
+        f"{job.cell.label}: another process is at work on this cell ({job.cell.hash}); it is waited for at the end"
     )
 
 
@@ -150,7 +171,7 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(job: Job, config: CompareConfig) -> None:
+def _work(job: Job, config: CompareConfig, wait: bool) -> bool:
     """One job, in a worker."""
     last = 0.0
 
@@ -161,14 +182,14 @@ def _work(job: Job, config: CompareConfig) -> None:
             last = now
             _messages.put((job.cell.hash, what, done, total))
 
-    _run(job, config, report)
+    return _run(job, config, report, wait=wait)
 
 
-def _run(job: Job, config: CompareConfig, report: Callable[[str, int, int], None]) -> None:
+def _run(job: Job, config: CompareConfig, report: Callable[[str, int, int], None], *, wait: bool) -> bool:
     inputs = job.inputs
     if job.stores:
         inputs = replace(inputs, patches=rows_of(job.stores))
-    run_cell(job.cell, config, inputs, str(pick_device(config.engine.device)), report)
+    return run_cell(job.cell, config, inputs, str(pick_device(config.engine.device)), report, wait=wait)
 
 
 def rows_of(stores: Sequence[FeatureStore]) -> Callable[[Sequence[str]], Any]:

@@ -98,7 +98,7 @@ def notes_of(notes: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> di
     for cell in cells:
         for reason, count in (cell.get("set_aside") or {}).items():
             found[reason] = max(found.get(reason, 0), int(count))
-    remarks = list(notes.get("remarks") or ())
+    remarks: list[str] = list(notes.get("remarks") or ())
     skipped = sum(int(cell.get("bad_batches") or 0) for cell in cells)
     if skipped:
         remarks.append(

@@ -177,7 +177,8 @@ def _cost_lines(directory: Path, cells: Sequence[Mapping[str, Any]]) -> list[str
     lines = [
         "## Convergence and cost",
         "",
-        f"Final loss is the mean over {over} ± their standard deviation, never the last step alone.",
+        f"Final loss is the mean over {over} ± their standard deviation, never the last step alone. Peak memory "
+        "is what the cell's process held at most while at work on it; with ≤ it may be an earlier cell's.",
         "",
         _table(directory, "convergence", convergence_table(cells)),
         "",

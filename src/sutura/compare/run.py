@@ -8,67 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from sutura.compare.cell import Inputs
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import Job, run_jobs, without_pictures
 from sutura.compare.grid import Cell, is_finished, plan_cells
 from sutura.compare.load import Loaded, closed_sets, describe_pictures, load_data
 from sutura.compare.publish import finish
-from sutura.core.config import load_config, parse
-from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
 from sutura.core.log import progress_bars, say
 from sutura.core.runtime import pick_device
 from sutura.data.samples import SetAside, VqaData
-from sutura.data.sources import VqaSource
 from sutura.encoders import load_encoder
 from sutura.encoders.base import VisionEncoder
 from sutura.encoders.cache import FeatureStore, cached_features, estimate_bytes
 from sutura.encoders.config import EncoderConfig
 from sutura.evals.contamination import overlap
+from sutura.evals.training_record import TrainingRecord, kept_record
 from sutura.stitch.bundle import StitchConfig, build_stitch
+from sutura.stitch.language import embedding_size
 from sutura.stitch.model import StitchModel, describe_parts
 from sutura.stitch.projector import build_projector
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-def settings(
-    preset: str, overrides: Sequence[str] = (), *, limit: int | None = None, cache: bool = True
-) -> CompareConfig:
-    """A preset with overrides, and at most `limit` pictures of every data set."""
-    config = load_config(CompareConfig, preset, overrides)
-    changes: dict[str, Any] = {}
-    if limit is not None:
-        if limit < 2:
-            raise UserError(
-                f"--limit {limit}: at least 2 pictures are needed, one to be swapped with the other."
-            )
-
-        def most(given: int | None) -> int:
-            return limit if given is None else min(limit, given)
-
-        train = config.data.train.model_copy(update={"limit": most(config.data.train.limit)})
-        tests = tuple(
-            test.model_copy(update={"data": {**test.data, "limit": most(parse(VqaSource, test.data).limit)}})
-            for test in config.data.test
-        )
-        changes["data"] = config.data.model_copy(update={"train": train, "test": tests})
-        changes["name"] = f"{config.name}-limit-{limit}"
-    if not cache:
-        changes["features"] = config.features.model_copy(update={"cache": False})
-    return config.model_copy(update=changes)
-
-
-def dry(config: CompareConfig) -> str:
-    """The resolved config and the cells it asks for, as YAML; nothing is loaded."""
-    rows = [row.display_name() for row in config.encoder_rows()]
-    cells = len(config.seeds) * (len(rows) + config.controls.blind) + config.controls.text_ceiling
-    text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
-    return f"{text}# {cells} cells: {len(config.seeds)} seeds × ({', '.join(rows)}{', blind' * config.controls.blind})"
 
 
 @dataclass(frozen=True)
@@ -85,7 +47,8 @@ def run(config: CompareConfig, *, command: str = "") -> Path:
     """Data, overlap, features, cells, report. See `sutura.compare.compare`."""
     began = time.perf_counter()
     data = load_data(config)
-    overlaps = check_overlap(config, data)
+    record, remembered = kept_record(data.train, Path(config.runs) / "hashes", look=config.data.overlap)
+    overlaps = check_overlap(config, data, record)
     unread = SetAside()
     eyes = load_encoders(config, data, unread)
     language = build_stitch(StitchConfig(encoder=None, llm=config.llm, prompt=config.prompt))
@@ -96,19 +59,19 @@ def run(config: CompareConfig, *, command: str = "") -> Path:
     say(
         f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate"
     )
-    run_jobs([make_job(cell, config, data, by_name) for cell in missing], config)
+    run_jobs([make_job(cell, config, data, by_name, remembered) for cell in missing], config)
     path = finish(config, cells, data, {"overlap": overlaps, "unread": unread.counts}, command)
     say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")
     return path
 
 
-def check_overlap(config: CompareConfig, data: Loaded) -> dict[str, str]:
+def check_overlap(config: CompareConfig, data: Loaded, record: TrainingRecord) -> dict[str, str]:
     """One sentence a benchmark: how many of its pictures were trained on. Said before anything is scored."""
     if not config.data.overlap:
         return {}
     found = {}
     for name, test in data.tests.items():
-        result = overlap(data.train, test, directory=Path(config.runs) / "hashes")
+        result = overlap(record, test, directory=Path(config.runs) / "hashes")
         found[name] = result.summary()
         say(f"overlap of training pictures with {name}: {found[name]}")
     return found
@@ -178,7 +141,7 @@ def cells_of(config: CompareConfig, eyes: Sequence[Eyes], data: Loaded, language
 
 def print_parts(config: CompareConfig, lm: nn.Module, eyes: Sequence[Eyes]) -> None:
     """What is frozen and what trains, part by part, with counts."""
-    width = lm.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+    _, width = embedding_size(lm)
     for seen in eyes:
         projector = build_projector(config.projector, seen.facts["width"], width, seed=0)
         parts = describe_parts(StitchModel(lm, projector))
@@ -189,7 +152,9 @@ def print_parts(config: CompareConfig, lm: nn.Module, eyes: Sequence[Eyes]) -> N
         say(f"{seen.facts['name']}: encoder {seen.facts['params']:,} {trains}; {told}")
 
 
-def make_job(cell: Cell, config: CompareConfig, data: Loaded, eyes: Mapping[str, Eyes]) -> Job:
+def make_job(
+    cell: Cell, config: CompareConfig, data: Loaded, eyes: Mapping[str, Eyes], record: Path | None = None
+) -> Job:
     """A cell with its inputs; questions about pictures that gave no features are left to the tally."""
     seen = eyes.get(cell.facts["name"]) if cell.facts is not None else None
     live = seen is not None and seen.encoder is not None
@@ -212,5 +177,6 @@ def make_job(cell: Cell, config: CompareConfig, data: Loaded, eyes: Mapping[str,
             words,
             closed_sets(config, data),
             data.versions,
+            record,
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,13 @@ from sutura.core.log import say
 from sutura.data.samples import SetAside, VqaData
 from sutura.data.vqa import load_vqa
 from sutura.encoders.config import EncoderConfig
+from sutura.evals.baselines import majority_rows
 from sutura.evals.benchmarks import get_benchmark
-from sutura.evals.ledger import check_ledger, write_ledger
-from sutura.evals.run import Asked, EvaluateConfig, derangement, evaluate
+from sutura.evals.config import EvaluateConfig
+from sutura.evals.contamination import overlap
+from sutura.evals.ledger import NO_ENCODER, check_ledger, write_ledger
+from sutura.evals.run import Asked, derangement, evaluate
+from sutura.evals.training_record import RECORD, TrainingRecord, kept_record, read_record
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch, load_stitch
 
 
@@ -59,13 +63,15 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
         }
     )
     data = load_data(chosen)
-    check_overlap(chosen, data)
+    record, remembered = kept_record(data.train, Path(chosen.runs) / "hashes", look=chosen.data.overlap)
+    check_overlap(chosen, data, record)
     eyes = load_encoders(chosen, data, SetAside())
     language = build_stitch(StitchConfig(encoder=None, llm=chosen.llm, prompt=chosen.prompt))
     cells = cells_of(chosen, eyes, data, language.llm_fingerprint)
     cell = cells[0]
     if not is_finished(Path(chosen.runs), cell):
-        run_jobs([make_job(cell, chosen, data, {seen.facts["name"]: seen for seen in eyes})], chosen)
+        by_name = {seen.facts["name"]: seen for seen in eyes}
+        run_jobs([make_job(cell, chosen, data, by_name, remembered)], chosen)
     stitch = cell_directory(Path(chosen.runs), cell) / STITCH_FOLDER
     if out is not None:
         shutil.copytree(stitch, out)
@@ -81,7 +87,10 @@ def evaluate_saved(
     allow_training: bool = False,
     config: EvaluateConfig | None = None,
 ) -> str:
-    """Score saved stitches, each also with the pictures swapped.
+    """Score saved stitches, each also with the pictures swapped, beside what needs no picture.
+
+    A blind stitch among them is the blind row. The most frequent training answers, and whether the
+    benchmark's pictures were trained on, are read from what the stitches remember of their training data.
 
     Args:
         stitches: directories.
@@ -92,17 +101,28 @@ def evaluate_saved(
         config: decoding.
 
     Returns:
-        A Markdown table: accuracy in percent with its 95 % interval, and the number of questions.
+        A Markdown table: accuracy in percent with its 95 % interval, and the number of questions; then a
+        sentence for each control that is there or could not be had.
     """
     row = get_benchmark(benchmark, apply_overrides({}, overrides), allow_training=allow_training)
     data = only_types(load_vqa(row.data), row)
     say(f"{row.name}: {len(data.pictures):,} pictures, {len(data):,} questions")
+    remembered = {folder: read_record(folder / RECORD) for folder in stitches}
     ledger: list[dict[str, Any]] = []
+    blind = []
     for folder in stitches:
         stitch, aside = load_stitch(folder), SetAside()
+        blind += [folder] * stitch.blind
         ledger += _both_ways(stitch, data, row.name, config or EvaluateConfig(), aside)
         if aside.counts:
             say(f"{stitch.label}: set aside {aside.summary()}")
+    records = {record.fingerprint: record for record in remembered.values() if record is not None}
+    ledger += _guesses(list(records.values()), data, row.name)
+    notes = [
+        *_majority_notes(list(records.values())),
+        *_blind_notes(blind, remembered),
+        *_overlap_notes(remembered, data),
+    ]
     if out is not None:
         meta = {
             "protocol": PROTOCOL,
@@ -110,7 +130,69 @@ def evaluate_saved(
             "data": {row.name: data.fingerprint},
         }
         write_ledger(out, ledger, meta)
-    return _table(check_ledger(pl.DataFrame(ledger)), row.name, row.metric).markdown()
+    table = _table(check_ledger(pl.DataFrame(ledger)), row.name, row.metric).markdown()
+    return "\n\n".join((table.rstrip(), "\n".join(f"- {note}" for note in notes)))
+
+
+def _guesses(records: Sequence[TrainingRecord], data: VqaData, benchmark: str) -> list[dict[str, Any]]:
+    """The most frequent training answers as ledger rows; of several training sets, each by its name."""
+    rows = []
+    for record in records:
+        who = NO_ENCODER if len(records) == 1 else f"{record.name} ({record.fingerprint[:6]})"
+        rows += majority_rows(record.majority, data.samples, benchmark=benchmark, encoder=who)
+    return rows
+
+
+def _majority_notes(records: Sequence[TrainingRecord]) -> list[str]:
+    if not records:
+        return [
+            "The most frequent training answer is not shown: no stitch here remembers its training data "
+            f"(no {RECORD})."
+        ]
+    return [
+        f"majority: the most frequent of {record.majority.counted:,} training answers of {record.name}, "
+        f"by question type ({len(record.majority.by_type)}); majority-overall: whatever the type."
+        for record in records
+    ]
+
+
+def _blind_notes(blind: Sequence[Path], remembered: Mapping[Path, TrainingRecord | None]) -> list[str]:
+    """What the blind row is worth here."""
+    if not blind:
+        return [
+            "No blind stitch was given, so what the questions alone are worth is not shown: train one with "
+            "`sutura stitch --encoder blind` and name it with a further --stitch."
+        ]
+    notes = []
+    for folder in blind:
+        mine = remembered[folder]
+        others = [record for other, record in remembered.items() if other not in blind]
+        if mine is None or any(record is None for record in others):
+            notes.append(f"Whether {folder} (blind) was trained on the others' data is not known.")
+        elif any(record is not None and record.fingerprint != mine.fingerprint for record in others):
+            notes.append(
+                f"{folder} (blind) was trained on {mine.name}, others on other data: it is no control for them."
+            )
+    return notes
+
+
+def _overlap_notes(remembered: Mapping[Path, TrainingRecord | None], data: VqaData) -> list[str]:
+    """One sentence a training set: are the benchmark's pictures in it, or why that is not known."""
+    notes: dict[str, str] = {}
+    for folder, record in remembered.items():
+        if record is None:
+            notes[str(folder)] = (
+                f"Whether pictures of {data.name}/{data.split} were trained on could not be checked for "
+                f"{folder}: it holds no {RECORD}."
+            )
+        elif not record.looked:
+            notes[record.fingerprint] = (
+                f"Whether pictures of {data.name}/{data.split} are in {record.name} could not be checked: "
+                "data.overlap was false in training, so its pictures were not looked at."
+            )
+        elif record.fingerprint not in notes:
+            notes[record.fingerprint] = overlap(record, data).summary()
+    return list(notes.values())
 
 
 def _both_ways(
@@ -119,7 +201,12 @@ def _both_ways(
     name, seed = stitch.label, stitch.config.seed
     if stitch.blind:
         return evaluate(
-            stitch, data, Asked(name, "none", seed, "blind", benchmark), config, patches=None, set_aside=aside
+            stitch,
+            data,
+            Asked(name, NO_ENCODER, seed, "blind", benchmark),
+            config,
+            patches=None,
+            set_aside=aside,
         )
     encoder = stitch.encoder
     assert encoder is not None

@@ -219,7 +219,7 @@ def convergence_table(cells: Sequence[Mapping[str, Any]]) -> Table:
                 _count(_numbers(members, "trainable", "adapter")),
                 show_fact("params", facts.get("params")) if condition != "blind" else "–",
                 show_fact("num_tokens", facts.get("num_tokens")) if condition != "blind" else "–",
-                _mean(_numbers(members, "peak_memory_mb"), "{:,.0f}"),
+                _peak(members),
             )
         )
     columns = (
@@ -276,6 +276,13 @@ def _numbers(cells: Sequence[Mapping[str, Any]], *path: str) -> list[float]:
 
 def _mean(values: Sequence[float], form: str) -> str:
     return form.format(fmean(values)) if values else "–"
+
+
+def _peak(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Peak memory; an upper bound where it may be that of an earlier cell in the same process."""
+    shown = _mean(_numbers(cells, "peak_memory_mb"), "{:,.0f}")
+    own = all(cell.get("peak_memory_of") == "cell" for cell in cells)
+    return shown if own or shown == "–" else f"≤ {shown}"
 
 
 def _count(values: Sequence[float]) -> str:

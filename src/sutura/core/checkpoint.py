@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sutura.core.errors import UserError
+from sutura.core.leftovers import clear_away, unfinished
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    clear_away(path.parent.resolve())
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=unfinished(path), suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -45,12 +47,13 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     if path.exists() and not replace:
         raise UserError(f"{path} exists already and is never overwritten; choose another place or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    clear_away(path.parent.resolve())
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=unfinished(path)))
     try:
         yield temporary
         temporary.chmod(0o755)
         if path.exists():
-            doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=unfinished(path, "old")))
             path.rename(doomed / path.name)
             temporary.rename(path)
             shutil.rmtree(doomed)

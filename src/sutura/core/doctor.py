@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,6 +34,21 @@ def machine() -> str:
         lines = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
         name = lines[0].partition(":")[2].strip() if lines else name
     return f"{name}, {cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """The commit of the code that runs, and whether it was changed since; "no commit" outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        asked = ["git", "-C", str(folder), *words]
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        changed = " with changes" if git("status", "--porcelain", "--", str(folder.parent)) else ""
+        return f"commit {git('rev-parse', '--short', 'HEAD')}{changed}"
+    except (OSError, subprocess.SubprocessError):
+        return "no commit"
 
 
 def findings() -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint_bytes
 
 #: More pixels than this are refused before any of them is decoded (a bomb of a few kB can ask for 60 GB).
 MAX_PIXELS = 64_000_000
@@ -110,6 +111,11 @@ def decode_noted(data: bytes | Path) -> tuple[Image.Image, tuple[str, ...]]:
     return image, tuple(notes)
 
 
+def pixel_hash(image: Image.Image) -> str:
+    """16 hexadecimal digits of the decoded pixels and their shape, whatever file they were stored in."""
+    return fingerprint_bytes(repr(image.size).encode(), image.tobytes())
+
+
 def inspect(data: bytes) -> tuple[str, ...]:
     """Check that a picture decodes to its last byte, cheaply; the notes `decode_noted` would give.
 
@@ -205,7 +211,7 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _on_white(image: Image.Image, notes: list[str]) -> Image.Image:
-    if image.getextrema()[3][0] == 255:
+    if image.getchannel("A").getextrema()[0] == 255:
         return image.convert("RGB")
     notes.append("alpha")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))

@@ -10,7 +10,7 @@ import numpy as np
 from sutura.core.errors import UserError
 from sutura.core.runtime import derive_seed
 from sutura.data.samples import PictureTurns, SetAside, VqaData, make_data
-from sutura.data.sources import VqaSource
+from sutura.data.sources import Stop, VqaSource
 
 
 def load_mixture(source: VqaSource, load: Callable[[VqaSource], VqaData]) -> VqaData:
@@ -54,7 +54,7 @@ def load_mixture(source: VqaSource, load: Callable[[VqaSource], VqaData]) -> Vqa
 
 
 def interleave(
-    lengths: list[int], weights: tuple[float, ...] | None, *, seed: int, stop: str
+    lengths: list[int], weights: tuple[float, ...] | None, *, seed: int, stop: Stop
 ) -> list[tuple[int, int]]:
     """(part, index within the part) in the order of the mixture; `datasets.interleave_datasets` draws it."""
     from datasets import Dataset, interleave_datasets

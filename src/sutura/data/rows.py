@@ -87,18 +87,19 @@ def load_jsonl(source: VqaSource) -> VqaData:
 
     Lines that are no JSON object are set aside under their line numbers.
     """
-    if len(source.paths) > 1:
+    given, *others = source.paths
+    if others:
         raise UserError(f"{source.label!r}: one JSON-lines file a source; join several with source: mixture.")
-    path = Path(source.paths[0]).expanduser()
+    path = Path(given).expanduser()
     if not path.is_file():
-        raise UserError(f"Data source {source.label!r}: no JSON-lines file at {source.paths[0]!r}.")
+        raise UserError(f"Data source {source.label!r}: no JSON-lines file at {given!r}.")
     folder = Path(source.image_folder).expanduser() if source.image_folder else path.parent
     if not folder.is_dir():
         raise UserError(
             f"Data source {source.label!r}: image_folder {source.image_folder!r} is not a folder."
         )
     aside = SetAside()
-    lines = _lines(path, aside)
+    lines = json_lines(path, aside)
     columns = ColumnMap(source, sorted({key for _, values in lines for key in values}))
 
     def picture(row: int) -> Picture:
@@ -124,7 +125,8 @@ def load_jsonl(source: VqaSource) -> VqaData:
     return gather(source, entries, also=aside)
 
 
-def _lines(path: Path, aside: SetAside) -> list[tuple[int, dict[str, Any]]]:
+def json_lines(path: Path, aside: SetAside) -> list[tuple[int, dict[str, Any]]]:
+    """Line numbers and objects of a JSON-lines file; lines that are no object are set aside."""
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():

@@ -11,6 +11,9 @@ from sutura.core.config import Section
 from sutura.core.errors import UserError
 from sutura.core.registry import suggest
 
+#: When a mixture ends, as `datasets.interleave_datasets` names it.
+Stop = Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"]
+
 
 class VqaSource(Section):
     """One split of one set of pictures with questions.
@@ -56,7 +59,7 @@ class VqaSource(Section):
     max_objects: int = Field(default=6, le=6)
     parts: tuple[VqaSource, ...] = ()
     weights: tuple[float, ...] | None = None
-    stop: Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"] | None = None
+    stop: Stop | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @property

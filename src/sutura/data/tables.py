@@ -43,6 +43,16 @@ class Table:
         """A whole column; for ids and the like."""
         return self._view(column)[:].column(0).to_pylist()
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows, as `datasets` keeps it: other files, or files that changed, have another."""
+        return str(self._rows._fingerprint)
+
+    def class_names(self, column: str) -> tuple[str, ...]:
+        """Names of a column of classes, by number; none where the set does not name them."""
+        kind = self._rows.features[column]
+        return tuple(getattr(getattr(kind, "feature", kind), "names", None) or ())
+
     def lengths(self, column: str) -> list[int]:
         """How many things each cell of a list column holds. Raises UserError when it is no list column."""
         import pyarrow as pa
@@ -54,7 +64,8 @@ class Table:
                 f"Column {column!r} holds {cells.type} in each row, not a list of pictures. "
                 "For a table with one picture a row use source=parquet and a column map."
             )
-        return pc.fill_null(pc.list_value_length(cells), 0).to_pylist()
+        lengths = pc.call_function("list_value_length", [cells])
+        return pc.call_function("coalesce", [lengths, pa.scalar(0, lengths.type)]).to_pylist()
 
     def _view(self, column: str) -> Any:
         if column not in self._views:
@@ -118,6 +129,37 @@ def open_table(source: VqaSource) -> Table:
     return Table(_parquet(files), first if first.is_dir() else first.parent)
 
 
+def splits_of(source: VqaSource) -> list[str]:
+    """Names of the splits of a folder, a folder that `save_to_disk` wrote, or a Hub set.
+
+    Raises:
+        UserError: nothing there, or the Hub cannot be asked.
+    """
+    if source.paths[0].startswith("hf:"):
+        return _hub_splits(source)
+    path = Path(source.paths[0]).expanduser()
+    if (path / "dataset_dict.json").exists():
+        from datasets import load_from_disk
+
+        return [str(split) for split in load_from_disk(str(path))]
+    if (path / "dataset_info.json").exists():
+        return []
+    return sorted({_named_split(file) for file in path.rglob("*.parquet")})
+
+
+def _hub_splits(source: VqaSource) -> list[str]:
+    from datasets import get_dataset_split_names
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    name = source.paths[0].removeprefix("hf:")
+    try:
+        return list(get_dataset_split_names(name, source.subset))
+    except (DatasetsError, HfHubHTTPError, ConnectionError, FileNotFoundError, ValueError) as error:
+        text = str(error).strip().splitlines()[0]
+        raise UserError(f"The Hub set {name!r} (subset {source.subset}) cannot be asked: {text}") from None
+
+
 def _parquet(files: list[Path]) -> Any:
     import pyarrow.lib
     from datasets import Dataset
@@ -140,7 +182,9 @@ def _saved(source: VqaSource, path: Path) -> Any:
     if not isinstance(rows, DatasetDict):
         return rows
     if source.split not in rows:
-        raise UserError(f"{source.label!r} has no split {source.split!r}; it has {', '.join(rows)}.")
+        raise UserError(
+            f"{source.label!r} has no split {source.split!r}; it has {', '.join(map(str, rows))}."
+        )
     return rows[source.split]
 
 
@@ -149,9 +193,10 @@ def _from_hub(source: VqaSource) -> Any:
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
-    if len(source.paths) > 1:
+    given, *others = source.paths
+    if others:
         raise UserError(f"{source.label!r}: one Hub set a source; join several with source: mixture.")
-    name = source.paths[0].removeprefix("hf:")
+    name = given.removeprefix("hf:")
     try:
         return load_dataset(name, source.subset, split=source.split)
     except (DatasetsError, HfHubHTTPError, ConnectionError, FileNotFoundError, ValueError) as error:

@@ -15,10 +15,12 @@ _PUBLIC = {
     "estimate_bytes": "sutura.encoders.cache",
 }
 
-__all__ = [*_PUBLIC]
-
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'sutura.encoders' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_PUBLIC)

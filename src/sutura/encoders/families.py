@@ -24,6 +24,7 @@ class Family:
         size: name of the config's picture size.
         trunk: path of the part to keep; the rest is dropped.
         resized: whether another picture size is written into the config, and not left to the forward pass.
+        settings: values written into the config, for what a model does by default and a frozen encoder must not.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Family:
     size: str = "image_size"
     trunk: str = ""
     resized: bool = False
+    settings: tuple[tuple[str, Any], ...] = ()
 
 
 def no_prefix(config: Any) -> int:
@@ -68,6 +70,17 @@ def interpolating(pixels: Float[Tensor, "batch 3 height_px width_px"], config: A
     return {"pixel_values": pixels, "interpolate_pos_encoding": tuple(pixels.shape[2:]) != own}
 
 
+def unmasked(pixels: Float[Tensor, "batch 3 height_px width_px"], config: Any) -> dict[str, Any]:
+    """Every patch in its place, for a model that shuffles and hides patches at random, in eval mode too.
+
+    It keeps patches in the order of the noise it is given, so noise that rises along the grid moves none; its
+    config's `mask_ratio` has to be 0 beside.
+    """
+    patches = (pixels.shape[2] // config.patch_size) * (pixels.shape[3] // config.patch_size)
+    noise = torch.arange(patches, dtype=torch.float32, device=pixels.device).expand(len(pixels), -1)
+    return {**interpolating(pixels, config), "noise": noise}
+
+
 def as_frames(pixels: Float[Tensor, "batch 3 height_px width_px"], config: Any) -> dict[str, Any]:
     """A still picture repeated as the fewest frames that make one slot in time, so that N is one grid."""
     return {"pixel_values_videos": pixels.unsqueeze(1).expand(-1, config.tubelet_size, -1, -1, -1)}
@@ -93,6 +106,7 @@ FAMILIES: dict[str, Family] = {
     "siglip_vision_model": Family("SiglipVisionModel", "post_layernorm", no_prefix, interpolating),
     "siglip2_vision_model": Family("Siglip2VisionModel", "post_layernorm", no_prefix, as_packed_patches),
     "vit": Family("ViTModel", "layernorm", cls_only, interpolating, (("add_pooling_layer", False),)),
+    "vit_mae": Family("ViTMAEModel", "layernorm", cls_only, unmasked, settings=(("mask_ratio", 0.0),)),
     "deit": Family(
         "DeiTModel",
         "layernorm",

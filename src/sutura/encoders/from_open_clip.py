@@ -46,7 +46,8 @@ class OpenClipTrunk(Trunk):
         architecture: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.visual, self.architecture, self.final_norm = visual, dict(architecture), final_norm
+        self.visual: Any = visual
+        self.architecture, self.final_norm = dict(architecture), final_norm
         inner = getattr(visual, "trunk", None)  # a timm model
         self._native = native = hasattr(visual, "transformer")
         self.num_prefix_tokens = 1 if native else getattr(inner, "num_prefix_tokens", 0)
@@ -131,10 +132,11 @@ def open_clip_transform(given: Mapping[str, Any], image_size: int, what: str) ->
     chosen = PreprocessCfg(size=image_size, **{key: given[key] for key in keys if key in given})
     spec = {"kind": "open_clip", "size": image_size, **{key: getattr(chosen, key) for key in keys}}
     policy = "squash" if chosen.resize_mode == "squash" else "crop"
-    return Transform(image_transform_v2(chosen, is_train=False), spec, policy)
+    apply: Any = image_transform_v2(chosen, is_train=False)
+    return Transform(apply, spec, policy)
 
 
-def _tower(embed_dim: int, vision: Mapping[str, Any], quick_gelu: bool) -> nn.Module:
+def _tower(embed_dim: int, vision: Mapping[str, Any], quick_gelu: bool) -> Any:
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
     try:
@@ -153,7 +155,7 @@ def _load(visual: nn.Module, tensors: dict[str, Tensor], what: str) -> dict[str,
 
 
 def _patch_size(model: nn.Module | None) -> int | None:
-    embed = getattr(model, "patch_embed", None)
+    embed: Any = getattr(model, "patch_embed", None)
     return embed.patch_size[0] if hasattr(embed, "patch_size") else None
 
 

@@ -50,9 +50,10 @@ class TimmTrunk(Trunk):
         what = architecture["architecture"]
         if not hasattr(model, "forward_intermediates"):
             raise UserError(f"timm's {what!r} has no forward_intermediates, so its patches cannot be read.")
-        self.model, self.architecture, self.final_norm = model, dict(architecture), final_norm
+        self.model: Any = model
+        self.architecture, self.final_norm = dict(architecture), final_norm
         self.num_prefix_tokens = getattr(model, "num_prefix_tokens", 0)
-        embed = getattr(model, "patch_embed", None)
+        embed: Any = getattr(model, "patch_embed", None)
         self.patch_size = embed.patch_size[0] if hasattr(embed, "patch_size") else None
         if final_norm and isinstance(getattr(model, "norm", nn.Identity()), nn.Identity):
             raise UserError(f"timm's {what!r} has no norm over its patches; leave final_norm off.")
@@ -61,13 +62,13 @@ class TimmTrunk(Trunk):
             "output_fmt": "NCHW",
             **(
                 {"norm": final_norm}
-                if "norm" in inspect.signature(model.forward_intermediates).parameters
+                if "norm" in inspect.signature(self.model.forward_intermediates).parameters
                 else {}
             ),
         }
         with torch.no_grad():
             self.depth = len(
-                model.forward_intermediates(torch.zeros(1, 3, image_size, image_size), **self._options)
+                self.model.forward_intermediates(torch.zeros(1, 3, image_size, image_size), **self._options)
             )
         self.layer = resolve_layer(layer, self.depth, what)
 
@@ -126,7 +127,7 @@ def load_checked(model: nn.Module, tensors: dict[str, Tensor], what: str) -> Non
     load_strict(model, tensors, what)
 
 
-def resize(model: nn.Module, image_size: int, name: str) -> None:
+def resize(model: Any, image_size: int, name: str) -> None:
     """Bring a model to another picture size by its own position interpolation; conv nets need nothing."""
     embed = getattr(model, "patch_embed", None)
     own = getattr(embed, "img_size", None)
@@ -148,7 +149,8 @@ def timm_transform(given: Mapping[str, Any], what: str, image_size: int | None =
     Raises:
         UserError: a constant that is not written down (timm would quietly take ImageNet's).
     """
-    from timm.data import create_transform, resolve_data_config
+    from timm.data.config import resolve_data_config
+    from timm.data.transforms_factory import create_transform
 
     missing = [key for key in _NEEDED if given.get(key) is None]
     if missing:
@@ -161,4 +163,5 @@ def timm_transform(given: Mapping[str, Any], what: str, image_size: int | None =
     data = resolve_data_config(asked, pretrained_cfg=dict(given))
     policy = "squash" if data.get("crop_mode") == "squash" else "crop"
     spec = {"kind": "timm", **{key: data[key] for key in sorted(data)}}
-    return Transform(create_transform(**data, is_training=False), spec, policy)
+    apply: Any = create_transform(**data, is_training=False)
+    return Transform(apply, spec, policy)

@@ -54,7 +54,7 @@ class FamilyTrunk(Trunk):
         config: Any = model.config
         self.model, self.family, self.config = model, family, config
         self.num_prefix_tokens = family.prefix(config)
-        self.patch_size = _one(config.patch_size)
+        self.patch_size = self._patch = _one(config.patch_size)
         self.architecture = architecture(config)
         self.depth = config.num_hidden_layers
         self.layer = resolve_layer(layer, self.depth, family.model)
@@ -62,7 +62,7 @@ class FamilyTrunk(Trunk):
         self._blocks = _block_list(model, self.depth)
 
     def blocks(self) -> Sequence[nn.Module]:
-        return list(self.model.get_submodule(self._blocks))[: self.layer + 1]
+        return list(self.model.get_submodule(self._blocks).children())[: self.layer + 1]
 
     def forward(
         self, pixels: Float[Tensor, "batch 3 height_px width_px"]
@@ -80,7 +80,7 @@ class FamilyTrunk(Trunk):
         tokens = kept[0]  # B P+N D
         if self._norm:
             tokens = self.model.get_submodule(self._norm)(tokens)
-        return as_map(tokens, pixels, self.patch_size, self.num_prefix_tokens)
+        return as_map(tokens, pixels, self._patch, self.num_prefix_tokens)
 
 
 class OtherTrunk(Trunk):
@@ -172,6 +172,8 @@ def load_transformers(folder: Path, config: EncoderConfig, about: Mapping[str, A
         family = FAMILIES.get(vision.model_type)
         if family is not None and family.resized:
             setattr(vision, family.size, transform.size())
+        for name, value in family.settings if family is not None else ():
+            setattr(vision, name, value)
         arguments = dict(family.arguments) if family is not None else {}
         cls = _model_class(family)
         if config.untrained_seed is not None:

@@ -24,11 +24,13 @@ class Majority:
         overall: over all training questions.
         by_type: question type to its most frequent answer.
         counted: training answers it was counted on.
+        counted_by_type: the same for each question type.
     """
 
     overall: str
     by_type: dict[str, str] = field(default_factory=dict)
     counted: int = 0
+    counted_by_type: dict[str, int] = field(default_factory=dict)
 
     def answer(self, question_type: str) -> str:
         """The guess for a type; the overall one for a type that training did not have."""
@@ -60,29 +62,40 @@ def fit_majority(train: Iterable[Sample]) -> Majority:
     def spelled(counts: Counter[tuple[str, ...]]) -> str:
         return winner(spellings[winner(counts)])
 
+    types = sorted(by_type.items())
     return Majority(
-        spelled(overall), {name: spelled(c) for name, c in sorted(by_type.items())}, overall.total()
+        spelled(overall),
+        {name: spelled(counts) for name, counts in types},
+        overall.total(),
+        {name: counts.total() for name, counts in types},
     )
 
 
 def majority_rows(
-    train: Iterable[Sample], test: Sequence[Sample], *, benchmark: str, run: str = "majority"
+    train: Iterable[Sample] | Majority,
+    test: Sequence[Sample],
+    *,
+    benchmark: str,
+    run: str = "majority",
+    encoder: str = NO_ENCODER,
 ) -> list[dict[str, Any]]:
-    """Ledger rows of two guessers: with the question type (`majority`), without (`majority-overall`)."""
-    majority = fit_majority(train)
+    """Ledger rows of two guessers: with the question type (`majority`), without (`majority-overall`).
+
+    Args:
+        train: what is counted, or what was counted before.
+        test: what is guessed.
+        benchmark: its name.
+        run: names the rows.
+        encoder: tells guessers of different training sets apart.
+    """
+    majority = train if isinstance(train, Majority) else fit_majority(train)
     rows = []
     for condition in ("majority", "majority-overall"):
         for sample in test:
             guess = majority.answer(sample.question_type) if condition == "majority" else majority.overall
             rows.append(
                 ledger_row(
-                    sample,
-                    guess,
-                    run=run,
-                    encoder=NO_ENCODER,
-                    seed=0,
-                    condition=condition,
-                    benchmark=benchmark,
+                    sample, guess, run=run, encoder=encoder, seed=0, condition=condition, benchmark=benchmark
                 )
             )
     return rows

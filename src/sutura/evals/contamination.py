@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sutura.core.errors import UserError
 from sutura.data.samples import VqaData
 from sutura.evals.lookalikes import exact_matches, near_matches, picture_hashes
-
-_NOT_WORD = re.compile(r"[^\w]+")
+from sutura.evals.training_record import TrainingRecord, make_record, word_hash
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Overlap:
         question_share: share of all test questions whose wording occurs anywhere in training (0 to 1). Not
             contamination by itself: "how many chairs are there?" is a question about any room.
         unreadable: pictures that could not be opened and were not compared.
+        looks: whether copies were looked for too, and not the same pixels alone.
     """
 
     train: str
@@ -42,6 +42,7 @@ class Overlap:
     same_answer: tuple[str, ...]
     question_share: float
     unreadable: int = 0
+    looks: bool = True
 
     @property
     def pictures(self) -> int:
@@ -52,15 +53,21 @@ class Overlap:
         """One sentence for the report."""
         wording = f"{self.question_share:.1%} of the test questions' wordings occur in training"
         missed = f"; {self.unreadable} unreadable pictures were not compared" if self.unreadable else ""
+        if not self.looks:
+            missed += (
+                f"; only the same pixels were looked for: thumbnails of {self.train_pictures:,} training "
+                "pictures were too many to keep"
+            )
         if not self.pictures:
+            copy = ", neither the same pixels nor a re-encoded or resized copy" if self.looks else ""
             return (
                 f"No picture of {self.test} ({self.test_pictures:,}) is in {self.train} "
-                f"({self.train_pictures:,}), neither the same pixels nor a re-encoded or resized copy; "
-                f"{wording}{missed}."
+                f"({self.train_pictures:,}){copy}; {wording}{missed}."
             )
+        near = f", {len(self.near):,} re-encoded or resized" if self.looks else ""
         return (
             f"{self.pictures:,} of {self.test_pictures:,} pictures of {self.test} are in {self.train} "
-            f"({len(self.exact):,} with the same pixels, {len(self.near):,} re-encoded or resized), with "
+            f"({len(self.exact):,} with the same pixels{near}), with "
             f"{len(self.items):,} of {self.test_items:,} questions; {len(self.same_question):,} of these "
             f"were asked about that picture in training, {len(self.same_answer):,} with the same answer; "
             f"{wording}{missed}. Scores on them do not measure generalisation."
@@ -81,40 +88,51 @@ class Overlap:
             "same_answer": len(self.same_answer),
             "question_share": self.question_share,
             "unreadable": self.unreadable,
+            "looks": self.looks,
             "summary": self.summary(),
         }
 
 
-def overlap(train: VqaData, test: VqaData, *, directory: Path | None = None) -> Overlap:
+def overlap(train: VqaData | TrainingRecord, test: VqaData, *, directory: Path | None = None) -> Overlap:
     """Compare a test set with a training set: pixels, looks, and questions.
 
     Found: the same pixels under any name, JPEG re-encoding, resizing. Not found: copies that were cropped,
     mirrored, recoloured or turned to grey.
 
     Args:
-        train: what was trained on.
+        train: what was trained on, or the record of it that a stitch carries.
         test: what is scored.
         directory: keeps the hashes, by the fingerprint of the pictures, for the next time.
+
+    Raises:
+        UserError: a record whose pictures were never looked at.
     """
-    ours, theirs = picture_hashes(test, directory), picture_hashes(train, directory)
+    record = train if isinstance(train, TrainingRecord) else make_record(train, directory)
+    if not record.looked:
+        raise UserError(
+            f"The pictures of {record.name} were not looked at while training (data.overlap=false)."
+        )
+    ours, theirs = picture_hashes(test, directory), record.pictures
     exact = exact_matches(ours, theirs)
-    near = {name: found for name, found in near_matches(ours, theirs).items() if name not in exact}
+    near = near_matches(ours, theirs) if record.has_thumbnails else {}
+    near = {name: found for name, found in near.items() if name not in exact}
     matches = exact | near
-    asked = _questions_by_picture(train, {name for names in matches.values() for name in names})
+    asked = record.asked(name for names in matches.values() for name in names)
     items, same_question, same_answer = [], [], []
     for sample in test.samples:
         if sample.image_id not in matches:
             continue
         items.append(sample.item_id)
-        known = [a for name in matches[sample.image_id] for a in asked[name].get(_plain(sample.question), [])]
+        question = word_hash(sample.question)
+        known = [asked[name][question] for name in matches[sample.image_id] if question in asked[name]]
         if known:
             same_question.append(sample.item_id)
-        if {_plain(answer) for answer in sample.answers} & {_plain(answer) for answer in known}:
+        if {word_hash(answer) for answer in sample.answers} & set().union(*known):
             same_answer.append(sample.item_id)
-    wordings = {_plain(sample.question) for sample in train.samples}
-    repeated = sum(_plain(sample.question) in wordings for sample in test.samples)
+    wordings = record.wordings()
+    repeated = sum(word_hash(sample.question) in wordings for sample in test.samples)
     return Overlap(
-        train=f"{train.name}/{train.split}",
+        train=record.name,
         test=f"{test.name}/{test.split}",
         train_pictures=len(theirs.ids),
         test_pictures=len(ours.ids),
@@ -126,19 +144,5 @@ def overlap(train: VqaData, test: VqaData, *, directory: Path | None = None) -> 
         same_answer=tuple(same_answer),
         question_share=repeated / max(1, len(test)),
         unreadable=len(ours.unreadable) + len(theirs.unreadable),
+        looks=record.has_thumbnails,
     )
-
-
-def _questions_by_picture(data: VqaData, names: set[str]) -> dict[str, dict[str, list[str]]]:
-    """Picture → question in plain words → all answers given to it."""
-    asked: dict[str, dict[str, list[str]]] = {name: {} for name in names}
-    for turns in data.pictures:
-        if turns.image_id in names:
-            for sample in turns.samples:
-                asked[turns.image_id].setdefault(_plain(sample.question), []).extend(sample.answers)
-    return asked
-
-
-def _plain(text: str) -> str:
-    """Lower case, words only, single spaces: what is left of a question when its typing is forgiven."""
-    return " ".join(_NOT_WORD.sub(" ", text.lower()).split())

@@ -12,8 +12,8 @@ from jaxtyping import Float32, UInt8, UInt64
 from PIL import Image
 
 from sutura.core.checkpoint import atomic_file
-from sutura.core.hashing import fingerprint_bytes
 from sutura.core.log import say
+from sutura.data.images import pixel_hash
 from sutura.data.samples import BadPicture, PictureTurns, VqaData
 
 #: Perceptual hashes at most so many of 64 bits apart make a pair a candidate. Measured on 300 pictures: JPEG
@@ -103,7 +103,7 @@ def _make(pictures: Iterable[PictureTurns]) -> PictureHashes:
 
 def exact_hash(image: Image.Image) -> int:
     """64 bits of the decoded pixels and their shape: the same picture in PNG and in BMP is the same."""
-    return int(fingerprint_bytes(repr(image.size).encode(), image.tobytes()), 16)
+    return int(pixel_hash(image), 16)
 
 
 def perceptual_hash(image: Image.Image) -> int:

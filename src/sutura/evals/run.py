@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sutura.core.config import Section
 from sutura.core.runtime import generator
 from sutura.evals.answers import exact
+from sutura.evals.config import EvaluateConfig
 from sutura.evals.ledger import ledger_row
 from sutura.stitch.bundle import Stitch
 from sutura.stitch.generate import generate, log_likelihoods
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from sutura.data.samples import Sample, SetAside, VqaData
 
 Patches = Callable[[Sequence[str]], Tensor]
-
-
-class EvaluateConfig(Section):
-    """How answers are taken.
-
-    Args:
-        batch: questions decoded at once; a picture's questions stay together.
-        max_new_tokens: of one answer, end of turn included. There is no minimum.
-        likelihood: also pick the most likely of the closed set of answers, as a score of its own.
-    """
-
-    batch: int = 256
-    max_new_tokens: int = 20
-    likelihood: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Predicted latents against those of a target encoder."""
+"""Predicted pixels and latents against those of a picture or a target encoder."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -46,3 +47,56 @@ def latent_smooth_l1(
     Differs: computed in float32 whatever the inputs.
     """
     return F.smooth_l1_loss(prediction.float(), target.detach().float())
+
+
+def masked_pixel_loss(
+    prediction: Float[Tensor, "batch patches values"],
+    pixels: Float[Tensor, "batch channels height columns"],
+    hidden: Bool[Tensor, "batch patches"],
+    patch_size: int,
+    normalise: bool = True,
+) -> Float[Tensor, ""]:
+    """Squared distance to the pixels of the hidden patches.
+
+    Args:
+        prediction: for every patch, its values in the order of `patchify`.
+        pixels: the picture as the encoder took it.
+        hidden: the patches that count.
+        patch_size: side of a patch.
+        normalise: whether the target is a patch less its own mean, over its own deviation.
+
+    Returns:
+        Mean over values and hidden patches, unitless when normalised: 1 for a prediction of zero everywhere.
+
+    Source: He et al. 2022, arXiv:2111.06377, section 3, Reconstruction target; facebookresearch/mae
+        models_mae.py, forward_loss.
+    Differs: computed in float32 whatever the inputs.
+    """
+    target = F.unfold(pixels.float(), patch_size, stride=patch_size).transpose(1, 2)  # B N values
+    if normalise:
+        mean, var = target.mean(dim=-1, keepdim=True), target.var(dim=-1, keepdim=True)
+        target = (target - mean) / (var + 1e-6).sqrt()
+    return _mean_over((prediction.float() - target).square().mean(dim=-1), hidden)
+
+
+def cosine_loss(
+    prediction: Float[Tensor, "batch patches width"],
+    target: Float[Tensor, "batch patches width"],
+    hidden: Bool[Tensor, "batch patches"],
+) -> Float[Tensor, ""]:
+    """One minus the cosine between guess and target of the hidden patches; targets get no gradient.
+
+    Returns:
+        Mean over hidden patches: 0 for the same direction, 1 at right angles, 2 for the opposite one.
+
+    Source: Fang et al. 2023, arXiv:2211.07636, section 2.2 (there the negative cosine, which is less by one).
+    Differs: computed in float32 whatever the inputs.
+    """
+    likeness = F.cosine_similarity(prediction.float(), target.detach().float(), dim=-1)
+    return _mean_over(1 - likeness, hidden)
+
+
+def _mean_over(
+    losses: Float[Tensor, "batch patches"], hidden: Bool[Tensor, "batch patches"]
+) -> Float[Tensor, ""]:
+    return torch.where(hidden, losses, 0.0).sum() / hidden.sum()

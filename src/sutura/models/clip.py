@@ -10,11 +10,16 @@ from torch import Tensor, nn
 
 from sutura.models.vit import ViT
 from sutura.nn.block import Block
-from sutura.nn.pool import end_pool
+from sutura.nn.pool import end_pool, last_pool
+
+TEXT_POOLINGS = ("end", "last")
 
 
 class TextTransformer(nn.Module):
-    """A causal transformer read at the end of the text.
+    """A transformer over the tokens of a text, read at one of them.
+
+    As in CLIP a token sees those before it, and the end of the text is read; as in SigLIP every token sees
+    every other, padding too, and the last place is read, so that all texts have to be of one length.
 
     Args:
         vocabulary: number of token ids.
@@ -26,8 +31,11 @@ class TextTransformer(nn.Module):
         mlp_ratio: hidden width of a block's MLP, as a multiple of the width.
         activation: `gelu` or `quick_gelu`.
         norm_eps: added to variances in every norm.
+        causal: whether a token sees only those before it.
+        pooling: `end`, the first `end_id`; or `last`, the last of `length` places.
 
-    Source: Radford et al. 2021, arXiv:2103.00020, section 2.4; equal to transformers' CLIPTextModel.
+    Source: Radford et al. 2021, arXiv:2103.00020, section 2.4; equal to transformers' CLIPTextModel, and
+        with `causal=False, pooling="last"` to its SiglipTextModel before the projection.
     """
 
     def __init__(
@@ -41,9 +49,18 @@ class TextTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         activation: str = "gelu",
         norm_eps: float = 1e-5,
+        causal: bool = True,
+        pooling: str = "end",
     ) -> None:
         super().__init__()
+        if pooling not in TEXT_POOLINGS:
+            raise ValueError(f"pooling={pooling!r} is not one of {', '.join(TEXT_POOLINGS)}.")
+        if causal is not (pooling == "end"):
+            raise ValueError(
+                f"causal={causal} does not go with pooling={pooling!r}: a causal text is read at 'end'."
+            )
         self.width, self.length, self.end_id = width, length, end_id
+        self.causal, self.pooling = causal, pooling
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(length, width).normal_(std=0.01))
         self.blocks = nn.ModuleList(
@@ -54,18 +71,28 @@ class TextTransformer(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch tokens"]
     ) -> tuple[Float[Tensor, "batch width"], dict[str, Tensor]]:
-        """Encode texts, each ended by `end_id` and padded with anything.
+        """Encode texts, each ended by `end_id` and padded: with anything where it is causal.
 
         Returns:
-            The normed token at the end of each text, and `block_0` …, `normed` (B L D).
+            The normed token where each text is read, and `block_0` …, `normed` (B L D).
+
+        Raises:
+            ValueError: texts longer than the tower holds; texts without `end_id` that are read at it; texts
+                that are not padded to the full length where the last place is read.
         """
         if ids.shape[1] > self.length:
             raise ValueError(f"Texts of {ids.shape[1]} tokens, the tower holds {self.length}.")
+        if self.pooling == "last" and ids.shape[1] != self.length:
+            raise ValueError(
+                f"Texts of {ids.shape[1]} tokens; read at the last place, pad them to {self.length}."
+            )
         out: dict[str, Tensor] = {}
         x = self.words(ids) + self.positions[: ids.shape[1]]  # B L D
         for i, block in enumerate(self.blocks):
-            x = out[f"block_{i}"] = block(x, causal=True)
+            x = out[f"block_{i}"] = block(x, causal=self.causal)
         out["normed"] = self.norm(x)
+        if self.pooling == "last":
+            return last_pool(out["normed"]), out
         return end_pool(out["normed"], ids, self.end_id), out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sutura.nn.block import Block, initialise
@@ -72,6 +72,7 @@ class ViT(nn.Module):
         self.image_size, self.patch_size, self.width, self.depth = image_size, patch_size, width, depth
         self.grid = (image_size // patch_size, image_size // patch_size)
         self.num_prefix_tokens = int(cls) + registers
+        self.heads, self.mlp_ratio, self.activation, self.norm_eps = heads, mlp_ratio, activation, norm_eps
         self.pooling = pooling
         self.embed = PatchEmbed(patch_size, width, channels, bias=patch_bias)
         if positions == "learned":
@@ -92,12 +93,16 @@ class ViT(nn.Module):
         self,
         pixels: Float[Tensor, "batch channels height columns"],
         keep: Int[Tensor, "batch kept"] | None = None,
+        hidden: Bool[Tensor, "batch patches"] | None = None,
+        mask_token: Float[Tensor, "1 1 width"] | None = None,
     ) -> tuple[Float[Tensor, "batch width"], dict[str, Tensor]]:
         """Encode pictures.
 
         Args:
             pixels: normalised; sides are multiples of the patch size.
             keep: indices of the patches to encode, the others are not seen at all; None keeps all.
+            hidden: patches in whose place `mask_token` stands; their positions stay.
+            mask_token: comes with `hidden`.
 
         Returns:
             The pooled picture, and every step on the way by name: `embedded` (patches with positions, B N D),
@@ -106,7 +111,12 @@ class ViT(nn.Module):
         """
         out: dict[str, Tensor] = {}
         grid = (pixels.shape[2] // self.patch_size, pixels.shape[3] // self.patch_size)
-        x = self.embed(pixels) + resample_positions(self.positions, self.grid, grid)  # B N D
+        x = self.embed(pixels)  # B N D
+        if hidden is not None:
+            if mask_token is None:
+                raise ValueError("Hidden patches need a mask_token to stand in their place.")
+            x = torch.where(hidden[:, :, None], mask_token.to(x.dtype), x)
+        x = x + resample_positions(self.positions, self.grid, grid)
         if keep is not None:
             x = gather_patches(x, keep)
         out["embedded"] = x

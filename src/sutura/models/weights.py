@@ -1,4 +1,4 @@
-"""Weights of other libraries under our names, and ours under theirs: every key accounted for."""
+"""Which of our weights are which of timm's, transformers' and open_clip's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-#: One part of a transformer block: our name -> transformers' name in ViT and I-JEPA, in CLIP.
+from sutura.models.keymap import (
+    KeyMap,
+    Move,
+    convolution,
+    fixed_table,
+    fused,
+    layer,
+    prefix_and_positions,
+    same,
+    scalar,
+    transposed,
+)
+from sutura.nn.position import sincos_positions
+
+#: The parts of a transformer block but for queries, keys and values: our name -> theirs.
 _VIT_BLOCK = {
     "norm_attention": "layernorm_before",
     "attention.out": "attention.o_proj",
@@ -22,128 +36,236 @@ _CLIP_BLOCK = {
     "mlp.up": "mlp.fc1",
     "mlp.down": "mlp.fc2",
 }
+_TIMM_BLOCK = {
+    "norm_attention": "norm1",
+    "attention.qkv": "attn.qkv",
+    "attention.out": "attn.proj",
+    "norm_mlp": "norm2",
+    "mlp.up": "mlp.fc1",
+    "mlp.down": "mlp.fc2",
+}
+_OPEN_CLIP_BLOCK = {
+    "norm_attention": "ln_1",
+    "attention.out": "attn.out_proj",
+    "norm_mlp": "ln_2",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
 
 
-def vit_from_transformers(theirs: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """A `ViTModel`'s or `IJepaModel`'s state dict for our `ViT`.
+def transformers_vit(depth: int, patch_size: int, cls: bool) -> KeyMap:
+    """Our `ViT` and transformers' `ViTModel` (`cls=True`) or `IJepaModel`; a pooler is left out."""
+    tokens = ["embeddings.cls_token"] if cls else []
+    return KeyMap(
+        [
+            prefix_and_positions(tokens, "embeddings.position_embeddings", [1] * cls),
+            *convolution("embed.project", "embeddings.patch_embeddings.projection", patch_size, bias=True),
+            *layer("norm", "layernorm"),
+            *_blocks("blocks", "layers", depth, _VIT_BLOCK, "attention"),
+        ],
+        left_out=["pooler."],
+    )
+
+
+def timm_vit(
+    depth: int, patch_size: int, cls: bool = True, registers: int = 0, placed: bool = True
+) -> KeyMap:
+    """Our `ViT` and timm's `VisionTransformer`; a classification head is left out.
 
     Args:
-        theirs: `state_dict()` of the module; a pooler's two tensors are left out, ours has none.
         depth: blocks.
-
-    Raises:
-        ValueError: a key is missing, or one is left over.
+        patch_size: side of a patch.
+        cls: timm's `class_token`.
+        registers: timm's `reg_tokens`.
+        placed: False for timm's `no_embed_class`, where prefix tokens have no positions.
     """
-    rest = {name: tensor for name, tensor in theirs.items() if not name.startswith("pooler.")}
-    positions = _take(rest, "embeddings.position_embeddings")
-    ours = _patch_from_convolution(rest, "embeddings.patch_embeddings.projection", bias=True)
-    if "embeddings.cls_token" in rest:
-        ours["prefix"] = _take(rest, "embeddings.cls_token") + positions[:, :1]
-        positions = positions[:, 1:]
-    ours["positions"] = positions
-    _norm(ours, "norm", rest, "layernorm")
-    for i in range(depth):
-        _block(ours, f"blocks.{i}", rest, f"layers.{i}", _VIT_BLOCK, "attention")
-    return _all_taken(ours, rest)
+    tokens = ["cls_token"] * cls + ["reg_token"] * bool(registers)
+    counts = [1] * cls + [registers] * bool(registers)
+    blocks = [
+        move
+        for i in range(depth)
+        for mine, other in _TIMM_BLOCK.items()
+        for move in layer(f"blocks.{i}.{mine}", f"blocks.{i}.{other}")
+    ]
+    return KeyMap(
+        [
+            prefix_and_positions(tokens, "pos_embed", counts, placed),
+            *convolution("embed.project", "patch_embed.proj", patch_size, bias=True),
+            *layer("norm", "norm"),
+            *blocks,
+        ],
+        left_out=["head."],
+    )
 
 
-def vit_to_transformers(ours: Mapping[str, Tensor], depth: int, patch_size: int) -> dict[str, Tensor]:
-    """The inverse: our `ViT` (no registers) for a `ViTModel` without pooler, or an `IJepaModel`.
+def transformers_clip(depth: int, text_depth: int, patch_size: int) -> KeyMap:
+    """Our `CLIP` of `ViT(cls=True, pre_norm=True, patch_bias=False)` and transformers' `CLIPModel`."""
+    vision = KeyMap(
+        [
+            prefix_and_positions(
+                ["embeddings.class_embedding"], "embeddings.position_embedding.weight", [1], flat=True
+            ),
+            *convolution("embed.project", "embeddings.patch_embedding", patch_size, bias=False),
+            *layer("pre_norm", "pre_layrnorm"),
+            *layer("norm", "post_layernorm"),
+            *_blocks("blocks", "encoder.layers", depth, _CLIP_BLOCK, "self_attn"),
+        ]
+    )
+    return KeyMap(
+        [
+            *vision.under("vision.", "vision_model."),
+            *_transformers_text(text_depth).under("text.", "text_model."),
+            *same("image_projection", "visual_projection", "weight"),
+            *same("text_projection", "text_projection", "weight"),
+            *same("log_scale", "logit_scale"),
+        ],
+        left_out=[".position_ids"],
+    )
 
-    The CLS token's position becomes zero, as it is part of the token here.
+
+def transformers_siglip(depth: int, text_depth: int, patch_size: int) -> KeyMap:
+    """Our `SigLIP(pooling="attention", project_image=False)` and transformers' `SiglipModel`."""
+    vision = KeyMap(
+        [
+            prefix_and_positions([], "embeddings.position_embedding.weight", [], flat=True),
+            *convolution("embed.project", "embeddings.patch_embedding", patch_size, bias=True),
+            *layer("norm", "post_layernorm"),
+            *_blocks("blocks", "encoder.layers", depth, _CLIP_BLOCK, "self_attn"),
+        ]
+    )
+    asked = [
+        Move(
+            (f"query.{kind}", f"key_value.{kind}"),
+            (f"attention.in_proj_{kind}",),
+            lambda whole: (whole[: len(whole) // 3], whole[len(whole) // 3 :]),
+            _stacked,
+        )
+        for kind in ("weight", "bias")
+    ]
+    pool = KeyMap(
+        [
+            *same("probe", "probe"),
+            *asked,
+            *layer("out", "attention.out_proj"),
+            *layer("norm", "layernorm"),
+            *layer("mlp.up", "mlp.fc1"),
+            *layer("mlp.down", "mlp.fc2"),
+        ]
+    )
+    return KeyMap(
+        [
+            *vision.under("vision.", "vision_model."),
+            *pool.under("pool.", "vision_model.head."),
+            *_transformers_text(text_depth).under("text.", "text_model."),
+            *layer("text_projection", "text_model.head"),
+            scalar("log_scale", "logit_scale"),
+            scalar("bias", "logit_bias"),
+        ],
+        left_out=[".position_ids"],
+    )
+
+
+def open_clip_clip(depth: int, text_depth: int, patch_size: int) -> KeyMap:
+    """Our `CLIP` of `ViT(cls=True, pre_norm=True, patch_bias=False)` and open_clip's `CLIP`."""
+    vision = KeyMap(
+        [
+            prefix_and_positions(["class_embedding"], "positional_embedding", [1], flat=True),
+            *convolution("embed.project", "conv1", patch_size, bias=False),
+            *layer("pre_norm", "ln_pre"),
+            *layer("norm", "ln_post"),
+            *_open_clip_blocks(depth),
+        ]
+    )
+    text = KeyMap(
+        [
+            *same("words", "token_embedding", "weight"),
+            *same("positions", "positional_embedding"),
+            *layer("norm", "ln_final"),
+            *_open_clip_blocks(text_depth),
+        ]
+    )
+    return KeyMap(
+        [
+            *vision.under("vision.", "visual."),
+            *text.under("text.", ""),
+            transposed("image_projection.weight", "visual.proj"),
+            transposed("text_projection.weight", "text_projection"),
+            *same("log_scale", "logit_scale"),
+        ]
+    )
+
+
+def transformers_mae(
+    depth: int, decoder_depth: int, patch_size: int, grid: tuple[int, int], width: int, decoder_width: int
+) -> KeyMap:
+    """Our `MAE` around `ViT(cls=True, positions="sincos")` and transformers' `ViTMAEForPreTraining`.
+
+    Their positions must be the fixed tables, as in all published weights.
     """
-    rest = dict(ours)
-    weight = _take(rest, "embed.project.weight")
-    theirs = {
-        "embeddings.patch_embeddings.projection.weight": weight.view(len(weight), -1, patch_size, patch_size),
-        "embeddings.patch_embeddings.projection.bias": _take(rest, "embed.project.bias"),
-    }
-    positions = _take(rest, "positions")
-    if "prefix" in rest:
-        prefix = _take(rest, "prefix")
-        if prefix.shape[1] != 1:
-            raise ValueError(f"{prefix.shape[1]} prefix tokens; transformers' ViTModel has CLS only.")
-        theirs["embeddings.cls_token"] = prefix
-        positions = torch.cat([torch.zeros_like(prefix), positions], dim=1)
-    theirs["embeddings.position_embeddings"] = positions
-    _norm(theirs, "layernorm", rest, "norm")
+    encoder = KeyMap(
+        [
+            *same("prefix", "embeddings.cls_token"),
+            fixed_table("embeddings.position_embeddings", sincos_positions(grid, width), prefix=1),
+            *convolution("embed.project", "embeddings.patch_embeddings.projection", patch_size, bias=True),
+            *layer("norm", "layernorm"),
+            *_blocks("blocks", "layers", depth, _VIT_BLOCK, "attention"),
+        ]
+    )
+    decoder = KeyMap(
+        [
+            *same("mask_token", "mask_token"),
+            fixed_table("decoder_pos_embed", sincos_positions(grid, decoder_width), prefix=1),
+            *layer("enter", "decoder_embed"),
+            *layer("norm", "decoder_norm"),
+            *(_pixels_last(kind, patch_size) for kind in ("weight", "bias")),
+            *_blocks("blocks", "decoder_layers", decoder_depth, _VIT_BLOCK, "attention"),
+        ]
+    )
+    return KeyMap([*encoder.under("encoder.", "vit."), *decoder.under("", "decoder.")])
+
+
+def _transformers_text(depth: int) -> KeyMap:
+    return KeyMap(
+        [
+            *same("words", "embeddings.token_embedding", "weight"),
+            *same("positions", "embeddings.position_embedding.weight"),
+            *layer("norm", "final_layer_norm"),
+            *_blocks("blocks", "encoder.layers", depth, _CLIP_BLOCK, "self_attn"),
+        ]
+    )
+
+
+def _blocks(ours: str, theirs: str, depth: int, names: Mapping[str, str], attention: str) -> list[Move]:
+    """Blocks whose queries, keys and values have a projection each."""
+    moves: list[Move] = []
     for i in range(depth):
-        for mine, other in _VIT_BLOCK.items():
-            _norm(theirs, f"layers.{i}.{other}", rest, f"blocks.{i}.{mine}")
+        for mine, other in names.items():
+            moves += layer(f"{ours}.{i}.{mine}", f"{theirs}.{i}.{other}")
+        moves += fused(f"{ours}.{i}.attention.qkv", [f"{theirs}.{i}.{attention}.{n}_proj" for n in "qkv"])
+    return moves
+
+
+def _open_clip_blocks(depth: int) -> list[Move]:
+    moves: list[Move] = []
+    for i in range(depth):
+        block = f"transformer.resblocks.{i}"
+        for mine, other in _OPEN_CLIP_BLOCK.items():
+            moves += layer(f"blocks.{i}.{mine}", f"{block}.{other}")
         for kind in ("weight", "bias"):
-            parts = _take(rest, f"blocks.{i}.attention.qkv.{kind}").chunk(3)
-            for name, part in zip("qkv", parts, strict=True):
-                theirs[f"layers.{i}.attention.{name}_proj.{kind}"] = part.clone()
-    return _all_taken(theirs, rest)
+            moves += same(f"blocks.{i}.attention.qkv.{kind}", f"{block}.attn.in_proj_{kind}")
+    return moves
 
 
-def clip_from_transformers(theirs: Mapping[str, Tensor], depth: int, text_depth: int) -> dict[str, Tensor]:
-    """A `CLIPModel`'s state dict for our `CLIP` of `ViT(pre_norm=True, patch_bias=False, cls=True)`.
-
-    Raises:
-        ValueError: a key is missing, or one is left over.
-    """
-    rest = {name: tensor for name, tensor in theirs.items() if not name.endswith(".position_ids")}
-    vision = _patch_from_convolution(rest, "vision_model.embeddings.patch_embedding", bias=False)
-    positions = _take(rest, "vision_model.embeddings.position_embedding.weight")[None]
-    vision["prefix"] = _take(rest, "vision_model.embeddings.class_embedding")[None, None] + positions[:, :1]
-    vision["positions"] = positions[:, 1:]
-    _norm(vision, "pre_norm", rest, "vision_model.pre_layrnorm")
-    _norm(vision, "norm", rest, "vision_model.post_layernorm")
-    text = {
-        "words.weight": _take(rest, "text_model.embeddings.token_embedding.weight"),
-        "positions": _take(rest, "text_model.embeddings.position_embedding.weight"),
-    }
-    _norm(text, "norm", rest, "text_model.final_layer_norm")
-    for tower, name, blocks in ((vision, "vision_model", depth), (text, "text_model", text_depth)):
-        for i in range(blocks):
-            _block(tower, f"blocks.{i}", rest, f"{name}.encoder.layers.{i}", _CLIP_BLOCK, "self_attn")
-    ours = {
-        "image_projection.weight": _take(rest, "visual_projection.weight"),
-        "text_projection.weight": _take(rest, "text_projection.weight"),
-        "log_scale": _take(rest, "logit_scale"),
-    }
-    ours |= {f"vision.{key}": value for key, value in vision.items()}
-    ours |= {f"text.{key}": value for key, value in text.items()}
-    return _all_taken(ours, rest)
+def _stacked(*parts: Tensor) -> list[Tensor]:
+    return [torch.cat(parts)]
 
 
-def _take(rest: dict[str, Tensor], name: str) -> Tensor:
-    if name not in rest:
-        raise ValueError(f"{name!r} is missing from the weights ({len(rest)} keys left).")
-    return rest.pop(name)
-
-
-def _patch_from_convolution(rest: dict[str, Tensor], name: str, bias: bool) -> dict[str, Tensor]:
-    ours = {"embed.project.weight": _take(rest, f"{name}.weight").flatten(1)}
-    if bias:
-        ours["embed.project.bias"] = _take(rest, f"{name}.bias")
-    return ours
-
-
-def _norm(to: dict[str, Tensor], name: str, rest: dict[str, Tensor], source: str) -> None:
-    """Move a weight and its bias."""
-    for kind in ("weight", "bias"):
-        to[f"{name}.{kind}"] = _take(rest, f"{source}.{kind}")
-
-
-def _block(
-    ours: dict[str, Tensor],
-    name: str,
-    rest: dict[str, Tensor],
-    source: str,
-    names: Mapping[str, str],
-    attention: str,
-) -> None:
-    """Move one block; three projections become one."""
-    for mine, other in names.items():
-        _norm(ours, f"{name}.{mine}", rest, f"{source}.{other}")
-    for kind in ("weight", "bias"):
-        parts = [_take(rest, f"{source}.{attention}.{which}_proj.{kind}") for which in "qkv"]
-        ours[f"{name}.attention.qkv.{kind}"] = torch.cat(parts)
-
-
-def _all_taken(done: dict[str, Tensor], rest: dict[str, Tensor]) -> dict[str, Tensor]:
-    if rest:
-        raise ValueError(f"{len(rest)} weights have no place here: {', '.join(sorted(rest)[:4])} …")
-    return done
+def _pixels_last(kind: str, patch_size: int) -> Move:
+    """The decoder's last map, whose outputs run channel, row, column here and row, column, channel there."""
+    sides = (patch_size, patch_size)
+    return Move(
+        (f"leave.{kind}",),
+        (f"decoder_pred.{kind}",),
+        lambda t: (t.unflatten(0, (*sides, -1)).movedim(2, 0).flatten(0, 2),),
+        lambda t: (t.unflatten(0, (-1, *sides)).movedim(0, 2).flatten(0, 2),),
+    )

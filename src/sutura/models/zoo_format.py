@@ -22,6 +22,8 @@ from sutura.models.vit import ViT
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+#: Of the weights on disk.
+SAVED = torch.bfloat16
 
 
 def save_zoo_vit(
@@ -32,7 +34,7 @@ def save_zoo_vit(
     transform: Mapping[str, Any],
     about: Mapping[str, Any],
     card: str,
-    dtype: torch.dtype = torch.float16,
+    dtype: torch.dtype = SAVED,
     replace: bool = False,
 ) -> None:
     """Write an encoder as one folder, whole or not at all.

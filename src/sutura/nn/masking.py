@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -124,3 +125,115 @@ def gather_patches(
 ) -> Float[Tensor, "batch kept width"]:
     """The patches at the given indices, picture by picture."""
     return patches.gather(1, index[:, :, None].expand(-1, -1, patches.shape[2]))
+
+
+def hidden_from_keep(keep: Int[Tensor, "batch kept"], patches: int) -> Bool[Tensor, "batch patches"]:
+    """True where a patch is not among the kept ones."""
+    hidden = torch.ones(len(keep), patches, dtype=torch.bool, device=keep.device)
+    return hidden.scatter(1, keep, False)
+
+
+@dataclass(frozen=True)
+class RandomMask:
+    """MAE's masks: each picture keeps the same number of patches, anywhere.
+
+    Args:
+        grid: rows and columns of patches.
+        ratio: share of the patches that is hidden.
+
+    Source: He et al. 2022, arXiv:2111.06377, section 3, Masking.
+    Differs: the hidden number is rounded, where the reference cuts off the kept one; a ratio that leaves all or nothing
+        is refused.
+    """
+
+    grid: tuple[int, int]
+    ratio: float = 0.75
+
+    def __post_init__(self) -> None:
+        _count_hidden(self.grid, self.ratio)
+
+    def sample(
+        self, batch: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "batch kept"], Bool[Tensor, "batch patches"]]:
+        """Indices of the patches each picture keeps, ascending, and the mask of those it does not."""
+        patches = self.grid[0] * self.grid[1]
+        order = torch.rand(batch, patches, generator=generator).argsort(dim=1)
+        keep = order[:, : patches - _count_hidden(self.grid, self.ratio)].sort(dim=1).values
+        return keep, hidden_from_keep(keep, patches)
+
+
+@dataclass(frozen=True)
+class BlockMask:
+    """BEiT's and EVA's masks: rectangles are hidden until an exact number of patches is.
+
+    Each rectangle takes an area between `least` and what is still to be hidden, and a height over width
+    drawn evenly in its logarithm; one that would hide too much, or nothing new, is drawn anew.
+
+    Args:
+        grid: rows and columns of patches.
+        ratio: share of the patches that is hidden, rounded to whole patches.
+        least: patches of the smallest rectangle, while that many are left to hide.
+        aspect: the smallest height over width; the largest is its inverse.
+
+    Source: Bao et al. 2022 (BEiT), arXiv:2106.08254, algorithm 1; ratio: Fang et al. 2023 (EVA),
+        arXiv:2211.07636, section 2.2; loops of the reference: baaivision/EVA EVA-01/eva/masking_generator.py.
+    Differs: all pictures of a batch are drawn together; the number hidden is exact in every picture, where
+        the reference gives up after ten draws and stays short of it: the last few patches are hidden by ever
+        smaller rectangles, and after 100 rounds by single patches. BEiT's smallest rectangle has 16 patches,
+        which is much on a grid of 8×8.
+    """
+
+    grid: tuple[int, int]
+    ratio: float = 0.4
+    least: int = 4
+    aspect: float = 0.3
+
+    def __post_init__(self) -> None:
+        _count_hidden(self.grid, self.ratio)
+        if self.least < 1 or not 0 < self.aspect <= 1:
+            raise ValueError(f"least={self.least} must be 1 or more, aspect={self.aspect} in (0, 1].")
+
+    def sample(self, batch: int, generator: torch.Generator) -> Bool[Tensor, "batch patches"]:
+        """True where a patch is hidden; round(ratio * patches) of them in every picture."""
+        wanted = _count_hidden(self.grid, self.ratio)
+        hidden = torch.zeros(batch, self.grid[0] * self.grid[1], dtype=torch.bool)
+        for _ in range(100):
+            left = wanted - hidden.sum(1)
+            if not bool((left > 0).any()):
+                return hidden
+            block = self._rectangles(left, generator)
+            new = (block & ~hidden).sum(1)
+            hidden |= block & (new <= left)[:, None]
+        rank = torch.rand(hidden.shape, generator=generator).masked_fill(hidden, 2.0).argsort(1).argsort(1)
+        return hidden | (rank < (wanted - hidden.sum(1))[:, None])
+
+    def _rectangles(
+        self, left: Int[Tensor, "batch"], generator: torch.Generator
+    ) -> Bool[Tensor, "batch patches"]:
+        """A rectangle for every picture, of an area up to what it has left."""
+        draw = torch.rand(4, len(left), generator=generator)
+        most = left.float().clamp_min(1.0)
+        smallest = most.clamp_max(float(self.least))
+        area = smallest + draw[0] * (most - smallest)
+        aspect = torch.exp((2 * draw[1] - 1) * math.log(self.aspect))
+        sides = []
+        for share, place, length in (
+            ((area * aspect).sqrt(), draw[2], self.grid[0]),
+            ((area / aspect).sqrt(), draw[3], self.grid[1]),
+        ):
+            side = share.round().clamp(1, length)
+            start = (place * (length - side + 1)).floor()[:, None]
+            index = torch.arange(length)
+            sides.append((index >= start) & (index < start + side[:, None]))
+        return (sides[0][:, :, None] & sides[1][:, None, :]).flatten(1)
+
+
+def _count_hidden(grid: tuple[int, int], ratio: float) -> int:
+    patches = grid[0] * grid[1]
+    count = round(patches * ratio)
+    if not 0 < count < patches:
+        raise ValueError(
+            f"ratio={ratio} of a grid of {grid[0]}×{grid[1]} hides {count} of {patches} patches; "
+            "some must be hidden and some seen."
+        )
+    return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from sutura.stitch.generate import Answer, generate
 from sutura.stitch.language import (
     LlmConfig,
     add_adapter,
+    embedding_size,
     load_adapter,
     load_language_model,
     load_tokenizer,
@@ -160,8 +162,21 @@ class Stitch:
         pixels = torch.stack([self.encoder.transform(open_picture(image)) for image in images])
         return self.encoder(pixels.to(self.model.device))
 
-    def save(self, directory: Path, *, card: str = "", extra: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        directory: Path,
+        *,
+        card: str = "",
+        extra: Mapping[str, Any] | None = None,
+        beside: Mapping[str, Path] | None = None,
+    ) -> None:
         """Write the directory: stitch.json, projector, adapter (or the trained language model), card.
+
+        Args:
+            directory: must not be there yet.
+            card: its README; facts alone by default.
+            extra: further entries of stitch.json.
+            beside: name → file to copy in, such as the record of the training data.
 
         Raises:
             UserError: the directory exists already.
@@ -177,6 +192,8 @@ class Stitch:
                 save_tensors(folder / LLM, self.model.lm.state_dict())
             if self.encoder_trained and self.encoder is not None:
                 save_tensors(folder / ENCODER, self.encoder.state_dict())
+            for name, source in (beside or {}).items():
+                shutil.copyfile(source, folder / name)
             (folder / "README.md").write_text(card or self.card(), encoding="utf-8")
             written = sorted(p for p in folder.rglob("*") if p.is_file())
             content = {
@@ -188,6 +205,7 @@ class Stitch:
                 "llm_fingerprint": self.llm_fingerprint,
                 **(extra or {}),
                 "files": {p.relative_to(folder).as_posix(): fingerprint_file(p) for p in written},
+                "optional": sorted(beside or {}),
             }
             write_json(folder / STITCH, {**content, "seal": _seal(content)})
 
@@ -228,13 +246,12 @@ def build_stitch(config: StitchConfig, encoder_facts: Mapping[str, Any] | None =
     stops = lm.generation_config.eos_token_id if lm.generation_config is not None else None
     extra = [stops] if isinstance(stops, int) else list(stops or ())
     prompt = PromptBuilder(tokenizer, config.prompt, tuple(extra))
-    vocabulary = lm.get_input_embeddings().weight.shape[0]
+    vocabulary, width = embedding_size(lm)
     if len(tokenizer) > vocabulary:
         raise UserError(
             f"The tokenizer of {config.llm.id!r} has {len(tokenizer)} tokens, its model embeds {vocabulary}; "
             "they do not belong together."
         )
-    width = lm.get_input_embeddings().weight.shape[1]
     projector = None
     if encoder_facts is not None:
         projector = build_projector(config.projector, encoder_facts["width"], width, seed=config.seed)
@@ -267,6 +284,8 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
         raise UserError(f"{folder / STITCH} is not as it was saved (its seal differs). Nothing was loaded.")
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file():
+            if name in manifest.get("optional", ()):
+                continue  # taken out before the stitch was passed on
             raise UserError(f"{folder} is incomplete: {name} is missing. Nothing was loaded.")
         if fingerprint_file(folder / name) != expected and not name.endswith(".md"):
             raise UserError(

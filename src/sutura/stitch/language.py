@@ -5,15 +5,15 @@ from __future__ import annotations
 import warnings
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from sutura.core.checkpoint import load_tensors
-from sutura.core.config import Section
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_tensors
 from sutura.core.runtime import pick_dtype, seed_everything
+from sutura.stitch.config import LlmConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -22,29 +22,6 @@ if TYPE_CHECKING:
 ATTENTION = ("sdpa", "eager")
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-
-class LlmConfig(Section):
-    """Which language model, and what of it trains.
-
-    Args:
-        id: `zoo:NAME`, a local folder, or a Hub id.
-        train: nothing, a low-rank adapter (Hu et al. 2021, arXiv:2106.09685), or every weight.
-        targets: linear layers that get an adapter, or `all-linear`.
-        dtype: precision of frozen weights; trained weights are always float32.
-    """
-
-    id: str = "zoo:world-lm"
-    revision: str | None = None
-    train: Literal["none", "lora", "full"] = "lora"
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    targets: tuple[str, ...] | Literal["all-linear"] = ("q_proj", "v_proj")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    gradient_checkpointing: bool = False
-    trust_remote_code: bool = False
 
 
 def load_tokenizer(config: LlmConfig) -> PreTrainedTokenizerBase:
@@ -58,7 +35,8 @@ def load_tokenizer(config: LlmConfig) -> PreTrainedTokenizerBase:
         # AutoTokenizer puts the architecture's own splitting rules in the place of those in tokenizer.json
         # (for Qwen2, for one): text would be cut into other tokens than the model was trained on.
         generic = saved.get("tokenizer_class") in GENERIC_TOKENIZERS and "auto_map" not in saved
-        return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
+        kind: Any = PreTrainedTokenizerFast if generic else AutoTokenizer
+        return kind.from_pretrained(
             place, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError) as error:
@@ -81,7 +59,7 @@ def load_language_model(config: LlmConfig) -> tuple[PreTrainedModel, str]:
     logging.disable_progress_bar()
     dtype = torch.float32 if config.train == "full" else pick_dtype(config.dtype)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             locate(config.id),
             revision=config.revision,
             dtype=dtype,
@@ -93,6 +71,7 @@ def load_language_model(config: LlmConfig) -> tuple[PreTrainedModel, str]:
         )
     except (OSError, ValueError) as error:
         raise UserError(f"Language model {config.id!r} could not be loaded: {_first(error)}") from None
+    model, info = loaded
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     faults = {name: sorted(set(info.get(name) or ()) - tied) for name in ("missing_keys", "mismatched_keys")}
     faults["unexpected_keys"] = sorted(info.get("unexpected_keys") or ())
@@ -107,6 +86,13 @@ def load_language_model(config: LlmConfig) -> tuple[PreTrainedModel, str]:
     model.requires_grad_(False)
     model.eval()
     return model, fingerprint_tensors(model.state_dict())
+
+
+def embedding_size(model: nn.Module) -> tuple[int, int]:
+    """Tokens that a language model embeds, and the width it embeds them in."""
+    whole: Any = model
+    tokens, width = whole.get_input_embeddings().weight.shape
+    return tokens, width
 
 
 def check_mask_support(model: PreTrainedModel, config: LlmConfig) -> None:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sutura.core.config import Section
 from sutura.core.errors import UserError
 from sutura.core.runtime import generator
-
-
-class ProjectorConfig(Section):
-    """`ln-mlp` is the protocol's default; hidden width is the language model's width."""
-
-    kind: Literal["ln-mlp", "mlp", "linear"] = "ln-mlp"
+from sutura.stitch.config import ProjectorConfig
 
 
 class LayerNormMlp(nn.Module):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from string import ascii_letters, digits
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from sutura.core.config import Section
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
+from sutura.stitch.config import PromptConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,20 +28,6 @@ PROBES = (
 A byte-pair tokenizer may draw the space before a question into the first token of some words and not of
 others; with every letter among the probes such a space is no part of the head.
 """
-
-
-class PromptConfig(Section):
-    """How a question becomes text.
-
-    Args:
-        template: `auto` takes the tokenizer's chat template and, where it has none, `plain`.
-        instruction: appended to every question after a space, for example "Answer in one word."
-        max_tokens: of one turn, question and answer together; a longer turn is set aside and counted.
-    """
-
-    template: Literal["auto", "plain"] = "auto"
-    instruction: str = ""
-    max_tokens: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +59,10 @@ class PromptBuilder:
     tokenizer: PreTrainedTokenizerBase
     config: PromptConfig = field(default_factory=PromptConfig)
     extra_stop_ids: Sequence[int] = ()
+    stop_ids: frozenset[int] = field(init=False, repr=False, compare=False)
+    head_ids: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _end_ids: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _chat: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._set("_chat", self.config.template == "auto" and bool(self.tokenizer.chat_template))
@@ -83,17 +73,8 @@ class PromptBuilder:
                 "save it again."
             )
         self._set("_end_ids", self._find_end())
-        stops = {self._end_ids[-1], *self.extra_stop_ids}
-        if self.tokenizer.eos_token_id is not None:
-            stops.add(self.tokenizer.eos_token_id)
-        self._set("stop_ids", frozenset(stops))
+        self._set("stop_ids", frozenset({self._end_ids[-1], *self.extra_stop_ids, *self._eos()}))
         self._set("head_ids", common_prefix([self.prompt_ids(probe) for probe in PROBES]))
-
-    if TYPE_CHECKING:
-        _chat: bool
-        _end_ids: tuple[int, ...]
-        stop_ids: frozenset[int]
-        head_ids: tuple[int, ...]
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -139,7 +120,7 @@ class PromptBuilder:
             if token in self.stop_ids:
                 break
             kept.append(token)
-        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Ids of plain text, for a description that stands where the picture would."""
@@ -155,11 +136,15 @@ class PromptBuilder:
         )
         return str(text)
 
+    def _eos(self) -> tuple[int, ...]:
+        """The tokenizer's own end-of-sequence id, where it has one."""
+        eos: Any = self.tokenizer.eos_token_id
+        return () if eos is None else (int(eos),)
+
     def _find_end(self) -> tuple[int, ...]:
         """Ids that close an answer: what the template writes after it, up to its first special token."""
-        eos = self.tokenizer.eos_token_id
         if not self._chat:
-            return (eos,)
+            return self._eos()
         asked = [{"role": "user", "content": PROBES[0]}]
         prompt = self._render(asked, generation=True)
         whole = self._render([*asked, {"role": "assistant", "content": PROBES[1]}], generation=False)
@@ -173,11 +158,11 @@ class PromptBuilder:
         for position, token in enumerate(ids):
             if token in special:
                 return ids[: position + 1]
-        if eos is None:
+        if not self._eos():
             raise UserError(
                 "The chat template writes no special token after an answer and the tokenizer has no eos."
             )
-        return (eos,)
+        return self._eos()
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:

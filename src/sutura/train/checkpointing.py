@@ -18,6 +18,7 @@ from sutura.core.checkpoint import atomic_directory, load_tensors, read_json, sa
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint, fingerprint_file, fingerprint_tensors
 from sutura.core.log import say
+from sutura.train.muon import MuonAdamW
 
 KEPT = 2
 WEIGHTS, STATE, POSITION = "weights.safetensors", "optimizer.safetensors", "position.json"
@@ -68,7 +69,7 @@ class Checkpoints:
         directory: Path,
         model: nn.Module,
         trainable: Mapping[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | MuonAdamW,
         identity: Mapping[str, Any],
         *,
         watch_frozen: bool,

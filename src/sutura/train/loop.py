@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +22,8 @@ from sutura.train.record import LossSummary, Record
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Objective = Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, "float | Tensor"]]]
+#: (model, batch, step) → (loss, named metrics); which model and which batch is between a method and its feed.
+Objective = Callable[[Any, Any, int], tuple[Tensor, Mapping[str, "float | Tensor"]]]
 
 _OWN = ("step", "loss", "lr", "grad_norm", "seconds", "evaluation")
 
@@ -61,7 +62,7 @@ def fit(
     directory: Path | None,
     groups: Callable[[nn.Module], Sequence[Group]] | None = None,
     after_step: Callable[[nn.Module, int], None] | None = None,
-    evaluate: Callable[[nn.Module, int], dict[str, Any]] | None = None,
+    evaluate: Callable[[Any, int], dict[str, Any]] | None = None,
     evaluate_every: int = 0,
     checkpoint_every: int = 0,
     resume: bool = False,

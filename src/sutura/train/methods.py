@@ -4,21 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from sutura.core.registry import Registry
 from sutura.data.captions import CaptionedPictures
 from sutura.losses.prediction import standardise_by_place
 from sutura.models.clip import CLIP, TextTransformer
+from sutura.models.eva import EVA
 from sutura.models.ijepa import IJEPA
+from sutura.models.mae import MAE
+from sutura.models.siglip import SigLIP
 from sutura.models.vit import Classifier, ViT
+from sutura.nn.masking import BlockMask, RandomMask
 from sutura.train import objectives
 from sutura.train.ema import momentum, update_ema
 from sutura.train.loop import Objective
-from sutura.train.picture_feed import Supervision
+from sutura.train.picture_feed import MaskDraw, Supervision
 from sutura.train.pretrain_config import MethodConfig
+from sutura.train.two_stage import Teacher, TwoStage
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a method is built from.
+
+    Args:
+        vit: the encoder.
+        config: of all methods.
+        data: the training pictures.
+        steps: of the run.
+        teacher: where the method names one.
+    """
+
+    vit: ViT
+    config: MethodConfig
+    data: CaptionedPictures
+    steps: int
+    teacher: Teacher | None = None
 
 
 @dataclass(frozen=True)
@@ -32,40 +58,111 @@ class Method:
         encoder: the encoder to keep, out of the trained model.
         after_step: for a number of steps, what happens after each of them; None for nothing.
         about: one sentence for the card.
+        masks: for a grid of patches, what is hidden; None hides nothing.
+        teacher: the zoo folder of a frozen teacher, if any; the model gets it as `teacher`.
+        switch: for a number of steps, the first step of a second stage; None for one stage.
+        tune: the objective under a config, where that changes it.
+        others: for a number of steps, who else sees the pictures, and for which share of the run's passes.
     """
 
     objective: Objective
     supervision: Supervision
-    build: Callable[[ViT, MethodConfig, CaptionedPictures], nn.Module]
+    build: Callable[[Parts], nn.Module]
     encoder: Callable[[Any], ViT]
     about: str
     after_step: Callable[[MethodConfig, int], Callable[[Any, int], None]] | None = None
+    masks: Callable[[MethodConfig, tuple[int, int]], MaskDraw] | None = None
+    teacher: Callable[[MethodConfig], str | None] = lambda config: None
+    switch: Callable[[MethodConfig, int], int] | None = None
+    tune: Callable[[MethodConfig], Objective] | None = None
+    others: Callable[[MethodConfig, int], dict[str, float]] | None = None
 
 
 METHODS: Registry[Method] = Registry("pretraining objective", group="sutura.objectives")
 
 
-def _build_supervised(vit: ViT, config: MethodConfig, data: CaptionedPictures) -> Classifier:
-    return Classifier(vit, data.labels.shape[1])
+def _build_supervised(parts: Parts) -> Classifier:
+    return Classifier(parts.vit, parts.data.classes())
 
 
-def _build_clip(vit: ViT, config: MethodConfig, data: CaptionedPictures) -> CLIP:
-    c = config.clip
-    length = data.words.shape[2]
-    words = data.vocabulary
-    text = TextTransformer(len(words), length, c.text_width, c.text_depth, c.text_heads, words.end_id)
-    return CLIP(vit, text, c.dim)
+def _tune_supervised(config: MethodConfig) -> Objective:
+    c = config.supervised
+    return partial(objectives.supervised, smoothing=c.smoothing, mixup=c.mixup)
 
 
-def _build_ijepa(vit: ViT, config: MethodConfig, data: CaptionedPictures) -> IJEPA:
-    c = config.ijepa
+def _text_tower(parts: Parts) -> TextTransformer:
+    c, words = parts.config.clip, parts.data.vocabulary
+    length = parts.data.words.shape[2]
+    return TextTransformer(len(words), length, c.text_width, c.text_depth, c.text_heads, words.end_id)
+
+
+def _build_clip(parts: Parts) -> CLIP:
+    return CLIP(parts.vit, _text_tower(parts), parts.config.clip.dim)
+
+
+def _build_siglip(parts: Parts) -> SigLIP:
+    c = parts.config
+    return SigLIP(parts.vit, _text_tower(parts), c.clip.dim, c.siglip.log_scale, c.siglip.bias)
+
+
+def _build_mae(parts: Parts) -> MAE:
+    c = parts.config.mae
+    return MAE(parts.vit, c.decoder_width, c.decoder_depth, c.decoder_heads)
+
+
+def _build_eva(parts: Parts) -> TwoStage:
+    target = parts.vit.embed.project.in_features if parts.teacher is None else parts.teacher.vit.width
+    return TwoStage(EVA(parts.vit, target), _build_clip(parts), _switch(parts.config, parts.steps))
+
+
+def _build_ijepa(parts: Parts) -> IJEPA:
+    c = parts.config.ijepa
     # The paper's layer-normalised targets were tried first. At this size most of a target is what all targets
     # share: after 200 steps guesses spread a fifth as far as targets, and the probe had not moved.
-    return IJEPA(vit, c.predictor_width, c.predictor_depth, c.predictor_heads, standardise_by_place)
+    return IJEPA(parts.vit, c.predictor_width, c.predictor_depth, c.predictor_heads, standardise_by_place)
+
+
+def _rectangles(config: MethodConfig, grid: tuple[int, int]) -> MaskDraw:
+    mask = config.ijepa.masks(grid)
+
+    def draw(batch: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return dict(zip(("context", "targets"), mask.sample(batch, generator), strict=True))
+
+    return draw
+
+
+def _scattered(config: MethodConfig, grid: tuple[int, int]) -> MaskDraw:
+    mask = RandomMask(grid, config.mae.ratio)
+
+    def draw(batch: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return dict(zip(("keep", "hidden"), mask.sample(batch, generator), strict=True))
+
+    return draw
+
+
+def _blocks(config: MethodConfig, grid: tuple[int, int]) -> MaskDraw:
+    mask = BlockMask(grid, config.eva.ratio)
+    return lambda batch, generator: {"hidden": mask.sample(batch, generator)}
+
+
+def _switch(config: MethodConfig, steps: int) -> int:
+    return round(config.eva.first * steps)
+
+
+def _eva_teacher(config: MethodConfig) -> str | None:
+    return config.eva.teacher if config.eva.target == "clip" else None
+
+
+def _eva_others(config: MethodConfig, steps: int) -> dict[str, float]:
+    return {"teacher, forward only": _switch(config, steps) / steps} if _eva_teacher(config) else {}
 
 
 def _clamp(config: MethodConfig, steps: int) -> Callable[[CLIP, int], None]:
     return lambda model, step: model.clamp_log_scale()
+
+
+def _clamp_second(config: MethodConfig, steps: int) -> Callable[[TwoStage, int], None]:
+    return lambda model, step: model.contrastive.clamp_log_scale()
 
 
 def _follow(config: MethodConfig, steps: int) -> Callable[[IJEPA, int], None]:
@@ -84,7 +181,8 @@ METHODS.add(
         "labels",
         _build_supervised,
         lambda model: model.encoder,
-        "Supervised: for each pair of shape and colour, whether the picture shows it.",
+        "Supervised: which labels a picture carries.",
+        tune=_tune_supervised,
     ),
 )
 METHODS.add(
@@ -99,13 +197,53 @@ METHODS.add(
     ),
 )
 METHODS.add(
+    "siglip",
+    Method(
+        objectives.siglip,
+        "captions",
+        _build_siglip,
+        lambda model: model.vision,
+        "SigLIP: for each pair of picture and caption, whether they belong together (pairwise sigmoid); "
+        "the towers are CLIP's.",
+    ),
+)
+METHODS.add(
+    "mae",
+    Method(
+        objectives.mae,
+        "none",
+        _build_mae,
+        lambda model: model.encoder,
+        "MAE: the pixels of hidden patches are predicted from the rest; no labels, no captions.",
+        masks=_scattered,
+    ),
+)
+METHODS.add(
+    "eva",
+    Method(
+        objectives.eva,
+        "captions",
+        _build_eva,
+        lambda model: model.masked.encoder,
+        "EVA: first hidden patches are predicted (a CLIP teacher's features of them, with target=clip), then "
+        "pictures and captions find each other, as in CLIP.",
+        _clamp_second,
+        masks=_blocks,
+        teacher=_eva_teacher,
+        switch=_switch,
+        others=_eva_others,
+    ),
+)
+METHODS.add(
     "ijepa",
     Method(
         objectives.ijepa,
-        "masks",
+        "none",
         _build_ijepa,
         lambda model: model.target_encoder,
         "I-JEPA: the latents of hidden rectangles are predicted from the rest; no labels, no captions.",
         _follow,
+        masks=_rectangles,
+        others=lambda config, steps: {"target encoder, forward only": 1.0},
     ),
 )

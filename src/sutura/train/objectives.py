@@ -2,46 +2,63 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sutura.losses.contrastive import clip_loss
-from sutura.losses.prediction import latent_smooth_l1
+from sutura.losses.contrastive import clip_loss, likeness, sigmoid_loss
+from sutura.losses.prediction import cosine_loss, latent_smooth_l1, masked_pixel_loss
 from sutura.models.clip import CLIP
 from sutura.models.ijepa import IJEPA
+from sutura.models.mae import MAE
+from sutura.models.siglip import SigLIP
 from sutura.models.vit import Classifier
 from sutura.train.picture_feed import PictureBatch
+
+if TYPE_CHECKING:
+    from sutura.train.two_stage import TwoStage
 
 Outcome = tuple[Float[Tensor, ""], dict[str, "float | Tensor"]]
 
 
-def supervised(model: Classifier, batch: PictureBatch, step: int) -> Outcome:
-    """Which labels does the picture carry: one yes/no question a label.
+def supervised(
+    model: Classifier, batch: PictureBatch, step: int, smoothing: float = 0.0, mixup: float = 0.0
+) -> Outcome:
+    """Which labels does the picture carry: one yes/no question a label, or one choice among classes.
+
+    Args:
+        smoothing: share of the weight of a label that goes to all classes alike; of a yes or no, to the other
+            answer and itself.
+        mixup: of the Beta distribution that a picture is mixed with another of the batch by; drawn from
+            torch's global generator, which the loop seeds for each step.
 
     Returns:
-        Binary cross-entropy in nats, mean over labels and pictures; the share of labels called right.
+        Cross-entropy in nats, mean over pictures (and labels); the share of labels, or of pictures, called
+        right, under mixup against the heavier part's.
+
+    Source: smoothing: Szegedy et al. 2016, arXiv:1512.00567, section 7; mixup: Zhang et al. 2018,
+        arXiv:1710.09412, section 2.
     """
-    logits, _ = model(batch.pixels)
     labels = batch.labels
     assert labels is not None
+    share, pixels, others = 1.0, batch.pixels, labels
+    if mixup > 0:
+        share = float(torch.distributions.Beta(mixup, mixup).sample())
+        share = max(share, 1 - share)
+        order = torch.randperm(len(labels)).to(labels.device)
+        pixels, others = share * pixels + (1 - share) * pixels[order], labels[order]
+    logits = model(pixels)[0].float()
+    if labels.ndim == 1:
+        losses = [F.cross_entropy(logits, wanted, label_smoothing=smoothing) for wanted in (labels, others)]
+        right = (logits.argmax(dim=1) == labels).float().mean()
+        return share * losses[0] + (1 - share) * losses[1], {"accuracy": right}
     assert labels.shape == logits.shape
-    loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
+    wanted = share * labels + (1 - share) * others
+    loss = F.binary_cross_entropy_with_logits(logits, wanted * (1 - smoothing) + smoothing / 2)
     return loss, {"label_accuracy": ((logits > 0) == (labels > 0.5)).float().mean()}
-
-
-def supervised_single(model: Classifier, batch: PictureBatch, step: int) -> Outcome:
-    """Which one label does the picture carry.
-
-    Returns:
-        Cross-entropy in nats, mean over pictures; the share of pictures called right.
-    """
-    logits, _ = model(batch.pixels)
-    assert batch.labels is not None
-    assert batch.labels.ndim == 1
-    loss = F.cross_entropy(logits.float(), batch.labels)
-    return loss, {"accuracy": (logits.argmax(dim=1) == batch.labels).float().mean()}
 
 
 def clip(model: CLIP, batch: PictureBatch, step: int) -> Outcome:
@@ -52,13 +69,66 @@ def clip(model: CLIP, batch: PictureBatch, step: int) -> Outcome:
     """
     image, text, log_scale = model(batch.pixels, batch.words)
     loss = clip_loss(image, text, log_scale)
+    return loss, {"picture_to_text": _own_text_first(image, text), "scale": log_scale.detach().exp()}
+
+
+def siglip(model: SigLIP, batch: PictureBatch, step: int) -> Outcome:
+    """Does this text belong to this picture: one yes/no question a pair.
+
+    A text that describes several pictures of the batch belongs to each of them.
+
+    Returns:
+        Sigmoid loss in nats, summed over texts, mean over pictures; the share of pictures that rank their own
+        text strictly first, the scale, the bias.
+    """
+    image, text, log_scale, bias = model(batch.pixels, batch.words)
+    loss = sigmoid_loss(image, text, log_scale, bias, batch.positives)
+    return loss, {
+        "picture_to_text": _own_text_first(image, text),
+        "scale": log_scale.detach().exp(),
+        "bias": bias.detach(),
+    }
+
+
+@torch.no_grad()
+def _own_text_first(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+    """Share of pictures whose own text is nearer than every other of the batch; a tie is no success."""
+    cosines = likeness(image, text)
+    own = torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
+    return (cosines.diagonal() > cosines.masked_fill(own, -2.0).max(dim=1).values).float().mean()
+
+
+def mae(model: MAE, batch: PictureBatch, step: int) -> Outcome:
+    """What are the pixels of the hidden patches.
+
+    Returns:
+        Squared error of the hidden patches' pixels, each patch in units of its own spread; the share of it
+        that the prediction takes away from the patch's own mean colour: 0 for a flat patch.
+    """
+    prediction, _ = model(batch.pixels, batch.keep)
+    loss = masked_pixel_loss(prediction, batch.pixels, batch.hidden, model.encoder.patch_size)
     with torch.no_grad():
-        likeness = F.normalize(image.float(), dim=1) @ F.normalize(text.float(), dim=1).T
-        others = likeness.masked_fill(
-            torch.eye(len(likeness), dtype=torch.bool, device=likeness.device), -2.0
+        flat = masked_pixel_loss(
+            torch.zeros_like(prediction), batch.pixels, batch.hidden, model.encoder.patch_size
         )
-        first = (likeness.diagonal() > others.max(dim=1).values).float().mean()
-    return loss, {"picture_to_text": first, "scale": log_scale.detach().exp()}
+    return loss, {"explained": 1 - loss.detach() / flat.clamp_min(1e-12)}
+
+
+def eva(model: TwoStage, batch: PictureBatch, step: int) -> Outcome:
+    """First what a teacher says of the hidden patches, then which text belongs to which picture.
+
+    Returns:
+        Until the switch: the cosine loss to the teacher's patches, or without a teacher `mae`'s loss of
+        pixels. From the switch on: as `clip`.
+    """
+    if step >= model.switch:
+        loss, metrics = clip(model.contrastive, batch, step)
+        return loss, {"stage": 2.0, **metrics}
+    prediction, _ = model.masked(batch.pixels, batch.hidden)
+    if model.teacher is None:
+        patch_size = model.masked.encoder.patch_size
+        return masked_pixel_loss(prediction, batch.pixels, batch.hidden, patch_size), {"stage": 1.0}
+    return cosine_loss(prediction, model.teacher(batch.pixels), batch.hidden), {"stage": 1.0}
 
 
 def ijepa(model: IJEPA, batch: PictureBatch, step: int) -> Outcome:

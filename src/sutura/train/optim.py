@@ -5,44 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from sutura.core.config import Section
 from sutura.core.errors import UserError
-
-Schedule = Literal["constant", "cosine", "linear"]
-
-
-class OptimConfig(Section):
-    """How weights move.
-
-    Args:
-        lr: peak learning rate.
-        weight_decay: AdamW's, on tensors of two or more dimensions only (see `decay_all`).
-        betas: AdamW's moments.
-        schedule: shape of the learning rate after the warm-up.
-        warmup: steps of linear rise; 0 starts at the peak.
-        floor: fraction of `lr` at which cosine and linear end.
-        clip: largest allowed gradient norm over all trainable weights; None leaves gradients alone.
-        precision: float32, or bfloat16 autocast over float32 weights.
-        decay_all: decay biases, norms and scalars too.
-        max_bad_batches: steps with a non-finite loss or gradient that are skipped before the run stops.
-    """
-
-    lr: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Schedule = "cosine"
-    warmup: int = Field(0, ge=0)
-    floor: float = Field(0.0, ge=0, le=1)
-    clip: float | None = Field(1.0, gt=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    decay_all: bool = False
-    max_bad_batches: int = Field(10, ge=0)
+from sutura.train.config import OptimConfig, Schedule
+from sutura.train.muon import MuonAdamW
 
 
 def lr_factor(step: int, steps: int, schedule: Schedule, warmup: int = 0, floor: float = 0.0) -> float:
@@ -73,12 +43,14 @@ class Group:
         parameters: names as `model.named_parameters()` gives them.
         lr_scale: multiplies the run's learning rate.
         weight_decay: replaces the run's.
+        muon: move the group's matrices by Muon instead of AdamW.
     """
 
     name: str
     parameters: Sequence[str]
     lr_scale: float = 1.0
     weight_decay: float | None = None
+    muon: bool = False
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -103,16 +75,18 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def build_optimizer(
     trainable: dict[str, nn.Parameter], config: OptimConfig, groups: Sequence[Group] | None = None
-) -> torch.optim.AdamW:
+) -> torch.optim.AdamW | MuonAdamW:
     """AdamW over groups, each split into a decayed and an undecayed half; sets no learning rate yet.
 
+    With a group for Muon, both optimizers in one.
+
     Raises:
-        UserError: a group names a weight that does not train or that another group has, or a trainable weight
-            is in no group.
+        UserError: a group names a weight that does not train or that another group has, a trainable weight
+            is in no group, or a group for Muon holds something that is no matrix.
     """
     groups = [Group("all", list(trainable))] if groups is None else groups
     _account(trainable, groups)
-    built = []
+    built: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for group in groups:
         decay = config.weight_decay if group.weight_decay is None else group.weight_decay
         halves: dict[bool, list[str]] = {True: [], False: []}
@@ -120,7 +94,7 @@ def build_optimizer(
             halves[config.decay_all or trainable[name].ndim >= 2].append(name)
         for decayed, names in halves.items():
             if names:
-                built.append(
+                built[group.muon].append(
                     {
                         "params": [trainable[name] for name in names],
                         "names": names,
@@ -131,7 +105,9 @@ def build_optimizer(
                     }
                 )
     fused = all(p.device.type in ("cpu", "cuda") for p in trainable.values())
-    return torch.optim.AdamW(built, lr=0.0, betas=config.betas, fused=fused)
+    if built[True]:
+        return MuonAdamW(built[True], built[False], betas=config.betas, fused=fused)
+    return torch.optim.AdamW(built[False], lr=0.0, betas=config.betas, fused=fused)
 
 
 def _account(trainable: dict[str, nn.Parameter], groups: Sequence[Group]) -> None:
@@ -140,6 +116,9 @@ def _account(trainable: dict[str, nn.Parameter], groups: Sequence[Group]) -> Non
         for name in group.parameters:
             if name not in trainable:
                 raise UserError(f"Group {group.name!r} names {name!r}, which is no trainable weight.")
+            if group.muon and trainable[name].ndim != 2:
+                shape = tuple(trainable[name].shape)
+                raise UserError(f"Muon moves matrices; {name!r} in group {group.name!r} has shape {shape}.")
             if name in owner:
                 raise UserError(f"{name!r} is in two groups, {owner[name]!r} and {group.name!r}.")
             owner[name] = group.name
@@ -148,7 +127,7 @@ def _account(trainable: dict[str, nn.Parameter], groups: Sequence[Group]) -> Non
         raise UserError(f"{len(left)} trainable weights are in no group: {', '.join(left[:4])}.")
 
 
-def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> float:
+def set_lr(optimizer: torch.optim.Optimizer | MuonAdamW, config: OptimConfig, step: int, steps: int) -> float:
     """Give every group its learning rate for a step; returns the unscaled one."""
     lr = config.lr * lr_factor(step, steps, config.schedule, config.warmup, config.floor)
     for group in optimizer.param_groups:

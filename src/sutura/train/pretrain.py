@@ -1,32 +1,40 @@
-"""Pretraining of the zoo's encoders: the same ViT, pictures and passes, with one objective or another."""
+"""Pretraining of an encoder: the same ViT, pictures and passes, with one objective or another."""
 
 from __future__ import annotations
 
-import platform
-import time
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sutura.core.checkpoint import write_json
 from sutura.core.errors import UserError
-from sutura.core.log import say
-from sutura.core.runtime import cpu_count, generator
-from sutura.data.captions import CaptionedPictures, captioned_scenes
+from sutura.core.hashing import fingerprint
+from sutura.core.log import progress_bars, say
+from sutura.core.runtime import generator
+from sutura.data.captions import END, PAD, CaptionedPictures, WordVocabulary
 from sutura.losses.collapse import collapse_alarm
 from sutura.models.vit import ViT
-from sutura.models.zoo_format import load_zoo_vit, save_zoo_vit
+from sutura.models.zoo_format import SAVED, load_zoo_vit, save_zoo_vit
 from sutura.nn.block import initialise
 from sutura.train.checkpointing import checkpoints_in
-from sutura.train.loop import FitResult, fit
-from sutura.train.methods import METHODS, Method
-from sutura.train.picture_feed import PictureFeed
+from sutura.train.loop import FitResult, Objective, fit
+from sutura.train.methods import METHODS, Method, Parts
+from sutura.train.picture_feed import Ahead, PictureFeed
+from sutura.train.pretrain_account import hardware, loss_curve, operations, passes
 from sutura.train.pretrain_card import card
 from sutura.train.pretrain_config import PretrainConfig
+from sutura.train.pretrain_data import on_world, pretraining_pictures
 from sutura.train.self_check import ProbeScore, averaged_patches, linear_probe, rank_facts
+from sutura.train.two_stage import check_teacher, load_teacher
+
+#: Beside the encoder, for whoever reads texts with the run's text tower.
+VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
@@ -34,20 +42,32 @@ class Pretrained:
     """A finished run, before it is written down.
 
     Args:
-        probe: of the encoder with the weights that are saved.
+        about: what the method is, in a sentence.
+        data: what the pictures are, in a sentence.
+        command: that started the run.
+        run: the run's name, as in its directory.
+        probe: of the encoder with the weights that are saved; None without labels.
         untrained: the same probe of the same encoder before its first step.
-        seconds: of training, looks at the rank included.
-        operations: floating-point operations a picture pass, forward and backward.
+        operations: floating-point operations of the run, forward and backward, of all the method's parts.
+        passes: pictures seen, repeats counted, by who saw them.
+        curve: steps done, and mean loss since the step before, ten times.
+        hardware: that trained.
     """
 
     config: PretrainConfig
+    about: str
+    data: str
+    command: str
+    run: str
     fit: FitResult
-    probe: ProbeScore
-    untrained: ProbeScore
+    probe: ProbeScore | None
+    untrained: ProbeScore | None
     ranks: dict[str, float]
     alarm: str | None
-    seconds: float
     operations: float
+    passes: dict[str, int]
+    curve: list[tuple[int, float]]
+    hardware: str
     parameters: int
 
 
@@ -58,105 +78,200 @@ def build_encoder(config: PretrainConfig) -> ViT:
     return vit
 
 
-def build_model(config: PretrainConfig, method: Method, data: CaptionedPictures) -> nn.Module:
-    """The method's model: its own parts drawn first, then the shared encoder's weights put in."""
-    model = method.build(ViT(**config.vit.args()), config.methods, data)
+def build_model(config: PretrainConfig, method: Method, data: CaptionedPictures, steps: int) -> nn.Module:
+    """The method's model: its own parts drawn first, then the shared encoder's weights and a teacher put in."""
+    vit, teacher = ViT(**config.vit.args()), None
+    if (name := method.teacher(config.methods)) is not None:
+        teacher = load_teacher(name, vit, config.pictures.mean, config.pictures.std)
+    model = method.build(Parts(vit, config.methods, data, steps, teacher))
     initialise(model, generator(config.seed, "method", config.objective))
     first = build_encoder(config).state_dict()
     for part in model.modules():
         if isinstance(part, ViT):
             part.load_state_dict(first)
+    if teacher is not None:
+        model.teacher = teacher
     return model
 
 
-def pretrain(config: PretrainConfig, on_step: Callable[[int, dict[str, Any]], None] | None = None) -> Path:
+def build_feed(config: PretrainConfig, method: Method, data: CaptionedPictures) -> PictureFeed:
+    """The batches of the run."""
+    p = config.pictures
+    return PictureFeed(
+        data,
+        passes=config.passes,
+        batch=config.batch,
+        seed=config.seed,
+        supervision=method.supervision,
+        mean=p.mean,
+        std=p.std,
+        size=config.vit.image_size,
+        shift=p.shift,
+        flip=p.flip,
+        crop=p.crop,
+        masks=method.masks(config.methods, build_encoder(config).grid) if method.masks else None,
+    )
+
+
+def check_settings(config: PretrainConfig, method: Method) -> None:
+    """Build everything once around two blank pictures, so that a setting that cannot work is told at once.
+
+    Raises:
+        UserError: sizes that do not fit each other, a budget of no whole batches, a teacher that is not there
+            or cuts pictures into other patches.
+    """
+    side = config.vit.image_size
+    if side < config.vit.patch_size:
+        raise UserError(
+            f"vit.image_size={side} is smaller than a patch (vit.patch_size={config.vit.patch_size})."
+        )
+    if config.passes < config.batch or config.passes % config.batch:
+        raise UserError(
+            f"passes={config.passes} is not a multiple of batch={config.batch}; give whole batches."
+        )
+    blank = CaptionedPictures(
+        np.zeros((config.batch, side, side, 3), np.uint8),
+        np.eye(2, dtype=np.float32)[np.arange(config.batch) % 2],
+        np.ones((config.batch, 1, 2), np.int16),
+        WordVocabulary((PAD, END)),
+        "blank",
+    )
+    try:
+        feed = build_feed(config, method, blank)
+        build_model(config, method, blank, feed.steps)
+        feed.micro_batches(0)
+    except ValueError as error:
+        raise UserError(f"{config.name} cannot be built: {error}") from None
+
+
+def run_name(config: PretrainConfig, method: Method, data: CaptionedPictures | None = None) -> str:
+    """`<name>-<hash>`: of the config, of a teacher's weights, and of pictures that are not the world's."""
+    inputs = []
+    if (name := method.teacher(config.methods)) is not None:
+        inputs.append(check_teacher(name, config.vit.image_size, config.vit.patch_size))
+    if data is not None:
+        inputs.append(data.fingerprint)
+    return f"{config.name}-{fingerprint([config.hash(), *inputs]) if inputs else config.hash()}"
+
+
+def pretrain(
+    config: PretrainConfig,
+    on_step: Callable[[int, dict[str, Any]], None] | None = None,
+    command: str | None = None,
+) -> Path:
     """Train one encoder and write it as a zoo folder; a finished run is returned as it is.
 
     Args:
         config: the run.
         on_step: called after each step with the number of steps done and the step's metrics.
+        command: for the card; the zoo's own by default.
 
     Returns:
         The zoo folder, `<directory>/<name>-<hash>/encoder`.
+
+    Raises:
+        UserError: settings or pictures that the objective cannot be trained with, told before it starts.
     """
     method = METHODS.get(config.objective)
-    work = Path(config.directory) / f"{config.name}-{config.hash()}"
-    folder = work / "encoder"
-    if folder.is_dir():
-        say(f"{folder} is finished; nothing to do.")
-        return folder
-    train, check = _pictures(config)
-    masks = config.methods.ijepa.masks(build_encoder(config).grid) if method.supervision == "masks" else None
-    pictures = config.pictures
-    feed = PictureFeed(
-        train,
-        passes=config.passes,
-        batch=config.batch,
-        seed=config.seed,
-        supervision=method.supervision,
-        mean=pictures.mean,
-        std=pictures.std,
-        shift=pictures.shift,
-        masks=masks,
+    check_settings(config, method)
+    world = on_world(config)
+    if world and (done := _finished(config, run_name(config, method))):
+        return done
+    train, check = pretraining_pictures(config, method)
+    run = run_name(config, method, None if world else train)
+    if done := _finished(config, run):
+        return done
+    work = Path(config.directory) / run
+    objective = method.tune(config.methods) if method.tune else method.objective
+    feed = build_feed(config, method, train)
+    model = build_model(config, method, train, feed.steps)
+    spent = operations(model, objective, method, feed, config)
+    if train.vocabulary is not None and method.supervision == "captions":
+        write_json(work / VOCABULARY, list(train.vocabulary.words))
+    result = _fit(config, method, objective, model, feed, check, work, run, on_step)
+    say(f"{config.name}: {feed.steps} steps in {result.seconds:.0f} s; checking the encoder.")
+    on, encoder = hardware(model), method.encoder(model).cpu()
+    features = _features(saved_weights(encoder), check, config)
+    done = Pretrained(
+        config,
+        method.about,
+        train.about or f"{len(train):,} pictures of the built-in world, split `pretrain`",
+        command or f"sutura zoo build {config.name}",
+        run,
+        result,
+        _probe(features, check, config),
+        _probe(_features(build_encoder(config), check, config), check, config),
+        rank_facts(features),
+        collapse_alarm(features),
+        spent,
+        passes(config, method, model, feed.steps),
+        loss_curve(result),
+        on,
+        sum(p.numel() for p in encoder.parameters()),
     )
-    model = build_model(config, method, train)
-    operations = _operations(model, method, feed, config)
-    began = time.perf_counter()
-    result = fit(
-        model,
-        method.objective,
-        feed,
-        config.optim,
-        seed=config.seed,
-        directory=work,
-        after_step=method.after_step(config.methods, feed.steps) if method.after_step else None,
-        evaluate=lambda trained, step: _look(method.encoder(trained), check, config, step),
-        evaluate_every=config.check.every,
-        checkpoint_every=config.checkpoint_every,
-        resume=bool(checkpoints_in(work)),
-        on_step=on_step,
-        config_hash=config.hash(),
-    )
-    say(f"{config.name}: {feed.steps} steps in {time.perf_counter() - began:.0f} s; checking the encoder.")
-    return _finish(folder, method.encoder(model), config, method, check, result, operations)
+    return _write(work / "encoder", encoder, done, world=world)
 
 
-def _pictures(config: PretrainConfig) -> tuple[CaptionedPictures, CaptionedPictures]:
-    """Training pictures and, of the selection split, those of the check."""
-    p, c = config.pictures, config.check
-    if c.watched > c.fitted + c.scored:
-        raise UserError(
-            f"check.watched={c.watched} is more than the {c.fitted + c.scored} pictures of the check."
+def pretrain_shown(config: PretrainConfig, command: str | None = None) -> Path:
+    """`pretrain` with a progress bar."""
+    with progress_bars() as bars:
+        steps = config.passes // config.batch
+        task = bars.add_task(f"training {config.name}", total=steps, note="")
+
+        def on_step(done: int, row: dict[str, Any]) -> None:
+            loss = row["loss"]
+            bars.update(task, completed=done, note="" if loss is None else f"loss {loss:.3f}")
+
+        return pretrain(config, on_step, command)
+
+
+def _finished(config: PretrainConfig, run: str) -> Path | None:
+    folder = Path(config.directory) / run / "encoder"
+    if not folder.is_dir():
+        return None
+    say(f"{folder} is finished; nothing to do.")
+    return folder
+
+
+def _fit(
+    config: PretrainConfig,
+    method: Method,
+    objective: Objective,
+    model: nn.Module,
+    feed: PictureFeed,
+    check: CaptionedPictures,
+    work: Path,
+    run: str,
+    on_step: Callable[[int, dict[str, Any]], None] | None,
+) -> FitResult:
+    with Ahead(feed) as batches:
+        return fit(
+            model,
+            objective,
+            batches,
+            config.optim,
+            seed=config.seed,
+            directory=work,
+            after_step=method.after_step(config.methods, feed.steps) if method.after_step else None,
+            evaluate=lambda trained, step: _look(method.encoder(trained), check, config, step),
+            evaluate_every=config.check.every,
+            checkpoint_every=config.checkpoint_every,
+            resume=bool(checkpoints_in(work)),
+            on_step=on_step,
+            device=config.device,
+            config_hash=run,
         )
-    parts = []
-    for split, count in (("pretrain", p.count), ("select", c.fitted + c.scored)):
-        drawn = 0
-
-        def report(more: int, split: str = split, count: int = count) -> None:
-            nonlocal drawn
-            drawn += more
-            if drawn % 4096 < more or drawn == count:
-                say(f"Drew {drawn} of {count} pictures of the split {split!r}.")
-
-        parts.append(
-            captioned_scenes(
-                Path(p.cache),
-                split=split,
-                count=count,
-                size=config.vit.image_size,
-                captions_each=p.captions,
-                seed=p.seed,
-                threads=cpu_count(),
-                on_progress=report,
-            )
-        )
-    return parts[0], parts[1]
 
 
 def _look(encoder: ViT, check: CaptionedPictures, config: PretrainConfig, step: int) -> dict[str, float]:
-    """Collapse measures while training; says so when they trip."""
+    """Collapse measures while training; a collapsed encoder is said, or ends the run, as the config has it."""
     features = _features(encoder, check.first(config.check.watched), config)
     alarm = collapse_alarm(features)
+    if alarm is not None and config.check.on_collapse == "stop":
+        raise UserError(
+            f"{config.name}, step {step}: {alarm} The run stops, as check.on_collapse=stop asks; "
+            "change the recipe, or set check.on_collapse=warn to go on."
+        )
     if alarm is not None:
         say(f"{config.name}, step {step}: {alarm}")
     return rank_facts(features)
@@ -166,73 +281,57 @@ def _features(encoder: ViT, check: CaptionedPictures, config: PretrainConfig) ->
     return averaged_patches(encoder, check, config.pictures.mean, config.pictures.std)
 
 
-def _finish(
-    folder: Path,
-    encoder: ViT,
-    config: PretrainConfig,
-    method: Method,
-    check: CaptionedPictures,
-    result: FitResult,
-    operations: float,
-) -> Path:
-    """Save the encoder, probe what was saved, and write both into its config and card."""
-    pictures = config.pictures
-    labels = torch.from_numpy(check.labels)
-    saved = {name: tensor.half().float() for name, tensor in encoder.state_dict().items()}
-    rounded = ViT(**config.vit.args())
-    rounded.load_state_dict(saved)
-    features = _features(rounded, check, config)
-    before = _features(build_encoder(config), check, config)
-    done = Pretrained(
-        config,
-        result,
-        linear_probe(features, labels, config.check.fitted),
-        linear_probe(before, labels, config.check.fitted),
-        rank_facts(features),
-        collapse_alarm(features),
-        result.seconds,
-        operations,
-        sum(p.numel() for p in encoder.parameters()),
-    )
+def _probe(features: Tensor, check: CaptionedPictures, config: PretrainConfig) -> ProbeScore | None:
+    labels = check.label_table()
+    return None if labels is None else linear_probe(features, torch.from_numpy(labels), config.check.fitted)
+
+
+def saved_weights(encoder: ViT) -> ViT:
+    """The encoder with its weights rounded as they lie on disk."""
+    rounded = copy.deepcopy(encoder)
+    for weight in rounded.parameters():
+        weight.data = weight.data.to(SAVED).float()
+    return rounded
+
+
+def _write(folder: Path, encoder: ViT, done: Pretrained, *, world: bool) -> Path:
+    """Save the encoder with the facts of its run."""
+    config, p, u = done.config, done.probe, done.untrained
+    about = {
+        "name": config.name,
+        "objective": config.objective,
+        "about": done.about,
+        "data": f"built-in world, split pretrain, {config.pictures.count} pictures" if world else done.data,
+        "passes": config.passes,
+        "passes_by": done.passes,
+        "operations": done.operations,
+        "licence": "Apache-2.0" if world else None,
+        "probe": p.facts() if p else None,
+        "untrained_probe": u.facts() if u else None,
+        "ranks": done.ranks,
+        "config": config.resolved(),
+        "torch": torch.__version__,
+    }
+    transform = {
+        "image_size": config.vit.image_size,
+        "mean": list(config.pictures.mean),
+        "std": list(config.pictures.std),
+        **({} if world else {"resize": "crop"}),
+    }
     save_zoo_vit(
         folder,
         encoder,
         args=config.vit.args(),
-        transform={
-            "image_size": config.vit.image_size,
-            "mean": list(pictures.mean),
-            "std": list(pictures.std),
-        },
-        about={
-            "name": config.name,
-            "objective": config.objective,
-            "about": method.about,
-            "data": f"built-in world, split pretrain, {pictures.count} pictures",
-            "passes": config.passes,
-            "licence": "Apache-2.0",
-            "probe": done.probe.facts(),
-            "untrained_probe": done.untrained.facts(),
-            "ranks": done.ranks,
-            "config": config.resolved(),
-            "torch": torch.__version__,
-        },
-        card=card(done, method.about, platform.machine()),
+        transform=transform,
+        about=about,
+        card=card(done, world=world),
     )
     load_zoo_vit(folder)
-    p, u = done.probe, done.untrained
-    say(
-        f"{config.name}: probe {p.score:.3f} ({p.low:.3f} to {p.high:.3f}, n={p.scored}), "
-        f"untrained {u.score:.3f}, base rate {p.base_rate:.3f}; "
-        f"effective rank {done.ranks['effective_rank']:.1f}. {done.alarm or ''}"
-    )
+    scores = "no labels, so no probe"
+    if p and u:
+        scores = (
+            f"probe {p.score:.3f} ({p.low:.3f} to {p.high:.3f}, n={p.scored}), "
+            f"untrained {u.score:.3f}, base rate {p.base_rate:.3f}"
+        )
+    say(f"{config.name}: {scores}; effective rank {done.ranks['effective_rank']:.1f}. {done.alarm or ''}")
     return folder
-
-
-def _operations(model: nn.Module, method: Method, feed: PictureFeed, config: PretrainConfig) -> float:
-    """Counted on the first batch, forward and backward, of matrix products and attention."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        method.objective(model, feed.micro_batches(0)[0], 0)[0].backward()
-    model.zero_grad(set_to_none=True)
-    return counter.get_total_flops() / config.batch

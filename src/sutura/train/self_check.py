@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -50,10 +51,14 @@ def averaged_patches(
     """The mean of the last block's patches, picture by picture; the encoder's mode comes back as it was."""
     training = encoder.training
     encoder.eval()
-    rows = [
-        encoder(normalise(data.pixels[start : start + batch], mean, std))[1]["patches"].mean(dim=1)
-        for start in range(0, len(data), batch)
-    ]
+    device = next(encoder.parameters()).device
+    size = (encoder.image_size, encoder.image_size)
+
+    def pixels(start: int) -> Tensor:
+        made = normalise(data.pixels[start : start + batch], mean, std).to(device)
+        return made if made.shape[2:] == size else F.interpolate(made, size, mode="bilinear", antialias=True)
+
+    rows = [encoder(pixels(start))[1]["patches"].mean(dim=1).cpu() for start in range(0, len(data), batch)]
     encoder.train(training)
     return torch.cat(rows)
 

@@ -4,40 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sutura.core.config import Section
 from sutura.core.errors import UserError
 from sutura.core.runtime import generator
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import Packed, Row, TurnsMode, pack, split_turns
 from sutura.stitch.prompt import PromptBuilder, Turn
+from sutura.train.config import FeedConfig
 
 if TYPE_CHECKING:
     from sutura.data.samples import SetAside, VqaData
-
-
-class FeedConfig(Section):
-    """How answers are dealt into optimizer steps. Everything counts answers, not pictures.
-
-    Args:
-        batch: answers of one optimizer step; a picture's questions stay together, so it may hold a few more.
-        micro_batch: answers of one forward pass; the step's loss does not depend on it.
-        epochs: passes over the data, unless `answers` says how many answers to train on.
-        answers: answers to train on, whatever the size of the data.
-        turns: `shared` packs a picture's questions behind its tokens, `separate` gives each its own row,
-            `first` takes the first question of each picture only.
-    """
-
-    batch: int = 16
-    micro_batch: int = 16
-    epochs: float = 1.0
-    answers: int | None = None
-    turns: Literal["shared", "separate", "first"] = "shared"
 
 
 @dataclass(frozen=True, slots=True)

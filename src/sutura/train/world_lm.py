@@ -6,9 +6,10 @@ it reads the words is the ceiling that an encoder's patches are measured against
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -16,18 +17,22 @@ from torch import Tensor
 
 from sutura.core.checkpoint import atomic_directory
 from sutura.core.config import Section
-from sutura.core.runtime import seed_everything
-from sutura.data.scenes import describe, make_scene, questions, vocabulary_texts
+from sutura.core.runtime import derive_seed, seed_everything
+from sutura.data.scenes import describe, make_scene, questions, retell, vocabulary_texts
 from sutura.stitch.generate import generate
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import IGNORE, Row, pack
 from sutura.stitch.prompt import PromptBuilder
 from sutura.train.checkpointing import checkpoints_in
-from sutura.train.loop import Objective, OptimConfig, fit
+from sutura.train.config import OptimConfig
+from sutura.train.loop import Objective, fit
+from sutura.train.optim import Group
 from sutura.train.stitching import StitchBatch
 
-CHECKED = 1000
-"""Described scenes that the card's accuracy is measured on."""
+CHECKED, ASKED = 1000, 9
+"""Described scenes that the card's accuracy is measured on, and questions about each."""
+RETELL, RETELLINGS = "what is there?", 4
+"""What is said before a description is told again, and how often where there are no questions."""
 SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|pad|>")
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
@@ -41,14 +46,19 @@ class WorldLmConfig(Section):
     Args:
         width, depth, heads, mlp_width: of a Qwen2-architecture model.
         vocabulary: size of the byte-level BPE vocabulary, so that any text can be written with it.
-        scenes: described scenes a step.
-        questions: questions about each.
+        scenes: described scenes a step, of one to six objects.
         steps: optimizer steps.
-        listen: weight of the loss on the questions' own words. A question names things that are there ("the small
-            metal …"), so guessing its next word already asks for what answering asks for: to find the thing with
-            these words in the description. With loss on answers only, a model of this size did not begin to.
-        grow: shares of the steps between which scenes grow from up to three objects to as many as six. Before it
-            has learned to tell two objects apart, a model of this size learns nothing from scenes of six.
+        retold: the first so many steps have no questions: the model tells the description again, four times in
+            other orders. Each word then asks for the object that has the words before it, which is what every
+            question asks too, and asks it at every word instead of once a question. With questions from the
+            first step on, a model of this size hardly learns to find a thing by several words.
+        questions: about each scene, of all families; the description is told again once beside them.
+        further: questions more about each scene, of the families in `hard`.
+        hard: families that take longest to learn.
+        listen: weight of the loss on the questions' own words.
+        muon: Muon's learning rate for the trunk's matrices, as a multiple of the rate for everything else.
+        look_back: how firmly three heads of the first layer look one, two and three tokens back before the first
+            step; 0 leaves them to find that out.
     """
 
     name: str = "world-lm"
@@ -59,12 +69,16 @@ class WorldLmConfig(Section):
     mlp_width: int = 384
     vocabulary: int = 512
     scenes: int = 8
-    questions: int = 9
-    steps: int = 7000
+    steps: int = 10000
+    retold: int = 900
+    questions: int = 5
+    further: int = 4
+    hard: tuple[str, ...] = ("side", "count", "compare_count", "chain")
     listen: float = 0.3
-    grow: tuple[float, float] = (0.3, 0.7)
+    muon: float = 2.0
+    look_back: float = 1.5
     optim: OptimConfig = OptimConfig(
-        lr=1e-3, weight_decay=0.01, schedule="cosine", warmup=100, betas=(0.9, 0.98)
+        lr=3e-3, weight_decay=0.01, schedule="cosine", warmup=100, betas=(0.9, 0.98)
     )
     directory: str = "runs/zoo"
 
@@ -100,7 +114,7 @@ def build_language_model(config: WorldLmConfig, tokenizer: Any) -> Any:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     seed_everything(config.seed, "world-lm")
-    return Qwen2ForCausalLM(
+    model = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
             hidden_size=config.width,
@@ -115,10 +129,47 @@ def build_language_model(config: WorldLmConfig, tokenizer: Any) -> Any:
             bos_token_id=None,
         )
     )
+    look_back(model, config.look_back)
+    return model
+
+
+@torch.no_grad()
+def look_back(model: Any, firmness: float, steps: Sequence[int] = (1, 2, 3)) -> None:
+    """Start the first layer's first heads looking a fixed number of tokens back, by their biases alone.
+
+    Under rotary positions a constant query and a constant key have a score that depends on their distance only.
+    With every pair of the key at angle zero and the query turned back by `d` steps it is largest at distance d.
+
+    Args:
+        model: a Qwen2 model, whose queries and keys have biases.
+        firmness: length of each pair; the score at distance d is its square times the head's pairs, over the
+            root of the head's width.
+        steps: one distance a head.
+
+    Source: Su et al. 2021, arXiv:2104.09864, equation 16.
+    """
+    turns = model.model.rotary_emb.inv_freq
+    attention = model.model.layers[0].self_attn
+    for head, back in enumerate(steps):
+        own = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+        attention.k_proj.bias[own] = firmness * torch.cat([torch.ones_like(turns), torch.zeros_like(turns)])
+        attention.q_proj.bias[own] = firmness * torch.cat([torch.cos(back * turns), -torch.sin(back * turns)])
+
+
+def trunk_by_muon(scale: float) -> Callable[[Any], list[Group]]:
+    """Parameter groups: the layers' matrices by Muon at `scale` times the rate, the rest by AdamW."""
+
+    def groups(model: Any) -> list[Group]:
+        named = {name: p.ndim for name, p in model.named_parameters() if p.requires_grad}
+        matrices = [name for name, ndim in named.items() if ndim == 2 and ".layers." in name]
+        rest = [name for name in named if name not in set(matrices)]
+        return [Group("trunk", matrices, lr_scale=scale, muon=True), Group("rest", rest)]
+
+    return groups
 
 
 class WorldTextFeed:
-    """Fresh scenes at every step, growing from two objects to six; a pure function of (seed, step)."""
+    """Fresh scenes at every step, first told again and then asked about; a pure function of (seed, step)."""
 
     def __init__(self, config: WorldLmConfig, prompt: PromptBuilder) -> None:
         self.config = config
@@ -127,33 +178,48 @@ class WorldTextFeed:
 
     def micro_batches(self, step: int) -> list[StitchBatch]:
         config = self.config
-        begin, end = (share * config.steps for share in config.grow)
-        most = 3 + min(3, max(0, int(4 * (step - begin) / max(1.0, end - begin))))
         first = step * config.scenes
-        rows = list(self._rows("text-train", range(first, first + config.scenes), most))
+        rows = list(self._rows(range(first, first + config.scenes), asked=step >= config.retold))
         packed = pack(rows, head_ids=self.prompt.head_ids, pad_id=min(self.prompt.stop_ids))
         return [StitchBatch(packed, packed.supervised)]
 
-    def _rows(self, split: str, indices: range, most: int) -> Iterator[Row]:
+    def _rows(self, indices: range, asked: bool) -> Iterator[Row]:
+        config = self.config
         for index in indices:
-            scene = make_scene(self.config.seed, split, index, min_objects=1, max_objects=most)
-            asked = questions(scene, count=self.config.questions, seed=self.config.seed)
-            turns = tuple(self.prompt.turn(f"{index}/{i}", q.text, q.answer) for i, q in enumerate(asked))
-            yield Row(0, turns, self.prompt.encode_text(describe(scene)))
+            scene = make_scene(config.seed, "text-train", index, min_objects=1)
+            pairs: dict[str, str] = {}
+            if asked:
+                found = questions(scene, count=config.questions, seed=config.seed)
+                found += questions(
+                    scene,
+                    count=config.further,
+                    seed=derive_seed(config.seed, "further"),
+                    families=config.hard,
+                )
+                pairs = {question.text: question.answer for question in found}
+            rng = Random(derive_seed(config.seed, "retell", index))
+            told = [(RETELL, retell(scene, rng)) for _ in range(1 if asked else RETELLINGS)]
+            turns = [
+                self.prompt.turn(f"{index}/{i}", text, answer)
+                for i, (text, answer) in enumerate([*pairs.items(), *told])
+            ]
+            yield Row(0, tuple(turns), self.prompt.encode_text(describe(scene)))
 
 
 def reading_loss(listen: float) -> Objective:
     """Nats of the answers' tokens, and `listen` times those of the questions' tokens, each as a mean.
 
-    Differs: from isolated turns in one place. The first word of a turn is guessed from the end of the turn before it.
+    The first word of a question is not asked for: nothing before it belongs to its turn.
     """
 
     def objective(
         model: StitchModel, batch: StitchBatch, step: int
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         packed = batch.packed
-        everything = replace(packed, labels=torch.where(packed.segments > 0, packed.input_ids, IGNORE))
-        rows, columns = (everything.labels != IGNORE).nonzero(as_tuple=True)
+        before = packed.segments.roll(1, dims=1)
+        heard = (packed.segments > 0) & (packed.segments == before)
+        everything = replace(packed, labels=torch.where(heard, packed.input_ids, IGNORE))
+        rows, columns = heard.nonzero(as_tuple=True)
         nats, _ = model(everything, None)
         answers = packed.labels[rows, columns] != IGNORE
         answered, listened = nats[answers].mean(), nats[~answers].mean()
@@ -171,7 +237,7 @@ def reading_accuracy(
         rows, expected = [], {}
         for index in range(first, min(first + 64, scenes)):
             scene = make_scene(config.seed, "text-select", index)
-            asked = questions(scene, count=config.questions, seed=config.seed)
+            asked = questions(scene, count=ASKED, seed=config.seed)
             for i, question in enumerate(asked):
                 expected[f"{index}/{i}"] = question
             turns = tuple(prompt.turn(f"{index}/{i}", q.text) for i, q in enumerate(asked))
@@ -195,10 +261,11 @@ def train_world_lm(config: WorldLmConfig, on_step: Any = None) -> Path:
         WorldTextFeed(config, prompt),
         config.optim,
         seed=config.seed,
+        groups=trunk_by_muon(config.muon),
         directory=work,
         checkpoint_every=500,
         evaluate=lambda m, step: reading_accuracy(m.eval(), prompt, config, min(128, CHECKED)),
-        evaluate_every=500,
+        evaluate_every=1000,
         resume=bool(checkpoints_in(work)),
         config_hash=config.hash(),
         on_step=on_step,
@@ -219,9 +286,11 @@ def _card(config: WorldLmConfig, scores: dict[str, float], seconds: float) -> st
         f"# {config.name}\n\nA small language model that reads scenes of the built-in world in words and answers "
         f"questions about them. Trained from scratch by `sutura zoo build world-lm`, on generated text only.\n\n"
         f"Qwen2 architecture, width {config.width}, depth {config.depth}, byte-level BPE vocabulary of "
-        f"{config.vocabulary}; {config.steps} steps of {config.scenes} scenes × {config.questions} questions, "
-        f"loss on answers plus {config.listen} × loss on the questions' words, {seconds / 60:.1f} minutes on "
-        f"{threads} CPU threads, seed {config.seed}.\n\n"
+        f"{config.vocabulary}. {config.steps} steps of {config.scenes} scenes: in the first {config.retold} the "
+        f"description is told again in other orders, then {config.questions} questions of all families, up to "
+        f"{config.further} of {', '.join(config.hard)}, and the description again once. Loss on answers plus "
+        f"{config.listen} × loss on the questions' words; Muon for the trunk's matrices. "
+        f"{seconds / 60:.1f} minutes on {threads} CPU threads, seed {config.seed}.\n\n"
         f"Accuracy on {CHECKED:,} described scenes it was not trained on (one training run, greedy, exact match):\n\n"
         f"| family | accuracy |\n|---|---|\n{table}\n\nThe tokenizer's rules are in tokenizer.json: load it "
         f"with `PreTrainedTokenizerFast`, since `AutoTokenizer` replaces them by Qwen2's.\n\nLicence: Apache-2.0.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from importlib.resources import files
@@ -14,6 +15,8 @@ from sutura.core.log import progress_bars, say
 from sutura.core.registry import suggest
 
 LANGUAGE_MODEL = "world-lm"
+#: Members that others need, and so are built before them.
+FIRST = ("clip",)
 
 
 def zoo_folder() -> Path:
@@ -49,7 +52,7 @@ def build_member(name: str, overrides: Sequence[str] = (), *, install: bool = Tr
     if name != "all" and name not in known:
         raise UserError(f"The zoo has no member {name!r} to build. {suggest(name, [*known, 'all'])}")
     built = []
-    for member in known if name == "all" else [name]:
+    for member in build_order(known) if name == "all" else [name]:
         folder = _train(member, overrides)
         if install and not overrides:
             with atomic_directory(zoo_folder() / member, replace=True) as place:
@@ -60,20 +63,23 @@ def build_member(name: str, overrides: Sequence[str] = (), *, install: bool = Tr
     return built
 
 
+def build_order(members: Sequence[str]) -> list[str]:
+    """Members in the order they can be built in: a teacher before its student."""
+    return sorted(members, key=lambda member: (member not in FIRST, member))
+
+
 def _train(member: str, overrides: Sequence[str]) -> Path:
-    from sutura.train.pretrain import PretrainConfig, pretrain
+    from sutura.train.pretrain import PretrainConfig, pretrain_shown
     from sutura.train.world_lm import WorldLmConfig, train_world_lm
 
+    if member != LANGUAGE_MODEL:
+        command = shlex.join(["sutura", "zoo", "build", member, *overrides])
+        return pretrain_shown(load_config(PretrainConfig, f"zoo/{member}", overrides), command)
+    config = load_config(WorldLmConfig, f"zoo/{member}", overrides)
     with progress_bars() as bars:
-        task = bars.add_task(f"training {member}", total=None, note="")
+        task = bars.add_task(f"training {member}", total=config.steps, note="")
 
         def on_step(done: int, row: dict) -> None:
             bars.update(task, completed=done, note=f"loss {row['loss']:.3f}")
 
-        if member == LANGUAGE_MODEL:
-            config = load_config(WorldLmConfig, f"zoo/{member}", overrides)
-            bars.update(task, total=config.steps)
-            return train_world_lm(config, on_step)
-        encoder = load_config(PretrainConfig, f"zoo/{member}", overrides)
-        bars.update(task, total=encoder.passes // encoder.batch)
-        return pretrain(encoder, on_step)
+        return train_world_lm(config, on_step)

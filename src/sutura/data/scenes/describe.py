@@ -29,6 +29,25 @@ def describe(scene: Scene) -> str:
     return " ".join(f"{o.size} {o.colour} {o.material} {o.shape} {o.column} {o.row} ." for o in scene.objects)
 
 
+def retell(scene: Scene, rng: Random) -> str:
+    """The description again: objects in a drawn order, their four words in one drawn order for all.
+
+    In a quarter of the cases each object's place stands before its words, in a quarter behind them. To go on
+    with such a text is to find, in the description, the object that has the words so far.
+    """
+    objects = list(scene.objects)
+    rng.shuffle(objects)
+    names = list(ATTRIBUTES)
+    rng.shuffle(names)
+    where = rng.random()
+    parts = []
+    for o in objects:
+        words = [getattr(o, name) for name in names]
+        place = [str(o.column), str(o.row)]
+        parts += [*(place if where < 0.25 else ()), *words, *(place if 0.25 <= where < 0.5 else ()), "."]
+    return " ".join(parts)
+
+
 def labels(scene: Scene) -> Float32[np.ndarray, "24"]:
     """Which (shape, colour) pairs the scene shows, 1.0 or 0.0, named by `LABELS`."""
     shown = {(o.shape, o.colour) for o in scene.objects}

@@ -1,0 +1,48 @@
+"""A preset with its overrides, resolved and shown. No torch here: a dry run answers in a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from sutura.compare.config import CompareConfig
+from sutura.core.config import load_config, parse
+from sutura.core.errors import UserError
+from sutura.data.sources import VqaSource
+
+
+def settings(
+    preset: str, overrides: Sequence[str] = (), *, limit: int | None = None, cache: bool = True
+) -> CompareConfig:
+    """A preset with overrides, and at most `limit` pictures of every data set."""
+    config = load_config(CompareConfig, preset, overrides)
+    changes: dict[str, Any] = {}
+    if limit is not None:
+        if limit < 2:
+            raise UserError(
+                f"--limit {limit}: at least 2 pictures are needed, one to be swapped with the other."
+            )
+
+        def most(given: int | None) -> int:
+            return limit if given is None else min(limit, given)
+
+        train = config.data.train.model_copy(update={"limit": most(config.data.train.limit)})
+        tests = tuple(
+            test.model_copy(update={"data": {**test.data, "limit": most(parse(VqaSource, test.data).limit)}})
+            for test in config.data.test
+        )
+        changes["data"] = config.data.model_copy(update={"train": train, "test": tests})
+        changes["name"] = f"{config.name}-limit-{limit}"
+    if not cache:
+        changes["features"] = config.features.model_copy(update={"cache": False})
+    return config.model_copy(update=changes)
+
+
+def dry(config: CompareConfig) -> str:
+    """The resolved config and the cells it asks for, as YAML; nothing is loaded."""
+    rows = [row.display_name() for row in config.encoder_rows()]
+    cells = len(config.seeds) * (len(rows) + config.controls.blind) + config.controls.text_ceiling
+    text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
+    return f"{text}# {cells} cells: {len(config.seeds)} seeds × ({', '.join(rows)}{', blind' * config.controls.blind})"

@@ -1,0 +1,49 @@
+"""Where pretraining's pictures come from: one config section for every kind of source."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sutura.core.config import Section
+
+Kind = Literal["auto", "world", "table", "jsonl", "folder", "shards"]
+
+
+class PictureSource(Section):
+    """Pictures with labels, captions, or nothing beside them.
+
+    Args:
+        path: `world`; a Parquet file or a folder of them; a folder of pictures (folders in it name labels); a
+            JSON-lines file; a tar shard or a folder of them; `organisation/name` on the Hub.
+        kind: what `path` is, where it is not plain from the path itself.
+        subset: the configuration of a Hub set.
+        split: to train on.
+        check_split: to look at the encoder with; without one some of `split`'s pictures are held out, chosen
+            by their content, so that copies of one picture stay on one side.
+        columns: our name → the file's (`image`, `label`, `caption`).
+        image_folder: what picture paths of JSON lines are relative to; the file's folder by default.
+        limit: at most so many pictures, the first ones.
+        classes: how many labels there are, where the file does not say; a label beyond is refused.
+        least_count: a caption's word that occurs less often is read as unknown.
+        most_words: size of the vocabulary, the most frequent words first.
+        longest: words of a caption that are read.
+        store: side of the squares kept on disk, cut from the middle after resizing; the encoder's by default.
+        live: decode pictures when they are needed, instead of once into a file of squares.
+    """
+
+    path: str = "world"
+    kind: Kind = "auto"
+    subset: str | None = None
+    split: str = "train"
+    check_split: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    image_folder: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    classes: int | None = Field(default=None, ge=2)
+    least_count: int = Field(default=2, ge=1)
+    most_words: int = Field(default=20_000, ge=1, le=32_000)
+    longest: int = Field(default=40, ge=1)
+    store: int | None = Field(default=None, ge=8)
+    live: bool = False

@@ -1,0 +1,50 @@
+"""What a config can say of a stitch's parts. No torch here, so that a config is read in a moment."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sutura.core.config import Section
+
+
+class ProjectorConfig(Section):
+    """`ln-mlp` is the protocol's default; hidden width is the language model's width."""
+
+    kind: Literal["ln-mlp", "mlp", "linear"] = "ln-mlp"
+
+
+class LlmConfig(Section):
+    """Which language model, and what of it trains.
+
+    Args:
+        id: `zoo:NAME`, a local folder, or a Hub id.
+        train: nothing, a low-rank adapter (Hu et al. 2021, arXiv:2106.09685), or every weight.
+        targets: linear layers that get an adapter, or `all-linear`.
+        dtype: precision of frozen weights; trained weights are always float32.
+    """
+
+    id: str = "zoo:world-lm"
+    revision: str | None = None
+    train: Literal["none", "lora", "full"] = "lora"
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: tuple[str, ...] | Literal["all-linear"] = ("q_proj", "v_proj")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+
+
+class PromptConfig(Section):
+    """How a question becomes text.
+
+    Args:
+        template: `auto` takes the tokenizer's chat template and, where it has none, `plain`.
+        instruction: appended to every question after a space, for example "Answer in one word."
+        max_tokens: of one turn, question and answer together; a longer turn is set aside and counted.
+    """
+
+    template: Literal["auto", "plain"] = "auto"
+    instruction: str = ""
+    max_tokens: int = 512

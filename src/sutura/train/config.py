@@ -1,0 +1,58 @@
+"""What a config can say of training. No torch here, so that a config is read in a moment."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sutura.core.config import Section
+
+Schedule = Literal["constant", "cosine", "linear"]
+
+
+class OptimConfig(Section):
+    """How weights move.
+
+    Args:
+        lr: peak learning rate.
+        weight_decay: AdamW's, on tensors of two or more dimensions only (see `decay_all`).
+        betas: AdamW's moments.
+        schedule: shape of the learning rate after the warm-up.
+        warmup: steps of linear rise; 0 starts at the peak.
+        floor: fraction of `lr` at which cosine and linear end.
+        clip: largest allowed gradient norm over all trainable weights; None leaves gradients alone.
+        precision: float32, or bfloat16 autocast over float32 weights.
+        decay_all: decay biases, norms and scalars too.
+        max_bad_batches: steps with a non-finite loss or gradient that are skipped before the run stops.
+    """
+
+    lr: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Schedule = "cosine"
+    warmup: int = Field(default=0, ge=0)
+    floor: float = Field(default=0.0, ge=0, le=1)
+    clip: float | None = Field(default=1.0, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    decay_all: bool = False
+    max_bad_batches: int = Field(default=10, ge=0)
+
+
+class FeedConfig(Section):
+    """How answers are dealt into optimizer steps. Everything counts answers, not pictures.
+
+    Args:
+        batch: answers of one optimizer step; a picture's questions stay together, so it may hold a few more.
+        micro_batch: answers of one forward pass; the step's loss does not depend on it.
+        epochs: passes over the data, unless `answers` says how many answers to train on.
+        answers: answers to train on, whatever the size of the data.
+        turns: `shared` packs a picture's questions behind its tokens, `separate` gives each its own row,
+            `first` takes the first question of each picture only.
+    """
+
+    batch: int = 16
+    micro_batch: int = 16
+    epochs: float = 1.0
+    answers: int | None = None
+    turns: Literal["shared", "separate", "first"] = "shared"

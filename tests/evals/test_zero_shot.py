@@ -1,0 +1,239 @@
+"""Zero-shot by hand, and both towers of every format against the model's own forward pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from sutura.core.checkpoint import save_tensors, write_json
+from sutura.core.errors import UserError
+from sutura.data.captions import WordVocabulary
+from sutura.data.labelled import LabelledPictures
+from sutura.data.samples import PictureTurns, SetAside
+from sutura.encoders.text import load_two_tower
+from sutura.evals.zero_shot import PHOTOS, WORLD, class_embeddings, templates_for, zero_shot, zero_shot_scores
+from sutura.models.clip import CLIP, TextTransformer
+from sutura.models.siglip import SigLIP
+from sutura.models.vit import ViT
+from sutura.models.zoo_format import save_zoo_vit
+from tiny_encoders import MEAN, STD, TINY, scramble, write_processor
+
+WORDS = ("a", "photo", "of", "cat", "dog", "red", "cube", "small", "green", "thing", ".")
+NAMES, TEMPLATE = ("cat", "red cube"), ("a photo of a {}.", "small {}")
+
+
+@pytest.fixture
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+def data_of(
+    pictures: list[Image.Image], classes: tuple[str, ...] = NAMES, name: str = "set"
+) -> LabelledPictures:
+    class Shown:
+        def __init__(self, image: Image.Image) -> None:
+            self.image = image
+
+        def open(self) -> Image.Image:
+            return self.image
+
+    turns = [PictureTurns(str(i), Shown(p), ()) for i, p in enumerate(pictures)]
+    hashes = tuple(t.image_id for t in turns)
+    return LabelledPictures(
+        name, "test", turns, np.zeros(len(turns), np.int64), classes, hashes, "f", SetAside()
+    )
+
+
+def save_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *WORDS))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
+    ).save_pretrained(folder)
+
+
+def save_transformers(folder: Path, kind: str) -> Any:
+    import transformers
+
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 20,
+        "max_position_embeddings": 12,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "projection_size": 32,
+    }
+    config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=TINY)
+    torch.manual_seed(0)
+    model = scramble(getattr(transformers, f"{kind}Model")(config).eval())
+    model.save_pretrained(folder)
+    write_processor(folder)
+    save_tokenizer(folder)
+    return model
+
+
+def sentence_ids(texts: list[str], length: int | None) -> torch.Tensor:
+    """Ids by hand; padded to the longest, or to a length."""
+    number = {word: i + 4 for i, word in enumerate(WORDS)}
+    rows = [[1, *(number[w] for w in t.replace(".", " .").split()), 2] for t in texts]
+    longest = length or max(map(len, rows))
+    return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+
+
+def test_zero_shot_by_hand():
+    image = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
+    text = torch.tensor([[[3.0, 0.0], [0.0, 0.5]], [[-1.0, 0.0], [-4.0, 0.0]]])
+    half = 2**-0.5
+    assert torch.allclose(class_embeddings(text), torch.tensor([[half, half], [-1.0, 0.0]]))
+    assert torch.allclose(zero_shot(image, text), torch.tensor([[half, -1.0], [1.0, -half]]), atol=1e-6)
+
+
+def test_a_long_sentence_embedding_does_not_outweigh_the_others():
+    """Fault: templates averaged before they are normalised, so one of them decides."""
+    text = torch.tensor([[[100.0, 0.0], [0.0, 1.0]]])
+    assert torch.allclose(class_embeddings(text), F.normalize(torch.ones(1, 2)))
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
+@torch.no_grad()
+def test_transformers_towers_equal_the_models_own_logits(
+    kind: str, tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    """Fault: SigLIP's texts padded to the longest, or masked; CLIP's own projections never used."""
+    model = save_transformers(tmp_path, kind)
+    tower = load_two_tower(str(tmp_path))
+    texts = ["a photo of a cat.", "red cube"]
+    pixels = torch.stack([tower.transform(p) for p in pictures])
+    ids = sentence_ids(texts, 12 if kind == "Siglip" else None)
+    extra = {} if kind == "Siglip" else {"attention_mask": (ids != 0).long()}
+    out = model(input_ids=ids, pixel_values=pixels, **extra)
+    bias = model.logit_bias if kind == "Siglip" else 0.0
+    expected = (out.logits_per_image - bias) / model.logit_scale.exp()
+    mine = zero_shot(tower.encode_image(pictures), tower.encode_text(texts)[:, None])
+    torch.testing.assert_close(mine, expected, atol=1e-5, rtol=1e-4)
+
+    scores = zero_shot_scores(tower, data_of(pictures), TEMPLATE, batch=2)
+    sentences = [t.format(n) for n in NAMES for t in TEMPLATE]
+    text = F.normalize(tower.encode_text(sentences), dim=1).unflatten(0, (2, 2)).mean(1)
+    wanted = F.normalize(tower.encode_image(pictures), dim=1) @ F.normalize(text, dim=1).T
+    assert scores == pytest.approx(wanted.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("custom", [False, True], ids=["clip", "siglip"])
+@torch.no_grad()
+def test_open_clip_towers_equal_the_models_own(
+    custom: bool, tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    import open_clip
+
+    text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    vision = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 8}
+    config: dict[str, Any] = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    cls = open_clip.model.CLIP
+    if custom:
+        cls, config["init_logit_bias"] = open_clip.model.CustomTextCLIP, -10.0
+    torch.manual_seed(0)
+    model = scramble(cls(**json.loads(json.dumps(config))).eval())
+    weights = {k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, tmp_path / "open_clip_model.safetensors")
+    config |= {"custom_text": True} if custom else {}
+    preprocess = {"mean": MEAN, "std": STD, "resize_mode": "squash"}
+    write_json(tmp_path / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocess})
+    tower = load_two_tower(str(tmp_path))
+    texts = ["a photo of a cat", "cube"]
+    ids = open_clip.SimpleTokenizer(context_length=16)(texts)
+    torch.testing.assert_close(tower.encode_text(texts), model.encode_text(ids), atol=1e-5, rtol=1e-5)
+    pixels = torch.stack([tower.transform(p) for p in pictures])
+    torch.testing.assert_close(tower.encode_image(pictures), model.encode_image(pixels), atol=1e-5, rtol=1e-5)
+    broken = {k: v for k, v in weights.items() if "text_projection" not in k}
+    save_file(broken, tmp_path / "open_clip_model.safetensors")
+    with pytest.raises(UserError, match=r"1 missing \(.*text_projection"):
+        load_two_tower(str(tmp_path))
+
+
+ARGS = {"image_size": 32, "patch_size": 8, "width": 16, "depth": 1, "heads": 2, "pooling": "mean"}
+
+
+def save_run(folder: Path, objective: str, vocabulary: WordVocabulary, step: int = 20) -> CLIP | SigLIP:
+    """The folder that a pretraining run leaves: encoder, last checkpoint, words."""
+    torch.manual_seed(0)
+    text = TextTransformer(len(vocabulary), 9, 12, 2, 2, vocabulary.end_id)
+    model = scramble((CLIP if objective == "clip" else SigLIP)(ViT(**ARGS), text, 8).eval())
+    transform = {"image_size": 32, "mean": MEAN, "std": STD}
+    run = {"methods": {"clip": {"text_heads": 2}}}
+    about = {"objective": objective, "config": run, "data": "elsewhere"}
+    save_zoo_vit(folder / "encoder", model.vision, args=ARGS, transform=transform, about=about, card="card")
+    save_tensors(folder / f"checkpoint-{step}" / "weights.safetensors", dict(model.named_parameters()))
+    write_json(folder / "vocabulary.json", list(vocabulary.words))
+    return model
+
+
+@pytest.mark.parametrize("objective", ["clip", "siglip"])
+@torch.no_grad()
+def test_a_pretraining_run_of_ours_keeps_its_text_tower(
+    objective: str, tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    vocabulary = WordVocabulary.of([" ".join(WORDS)])
+    save_run(tmp_path, objective, vocabulary, step=20)
+    model = save_run(tmp_path / "later", objective, vocabulary, step=9)
+    (tmp_path / "later" / "checkpoint-9").rename(tmp_path / "checkpoint-100")  # newest by number, not by name
+    tower = load_two_tower(str(tmp_path))
+    ids = torch.from_numpy(vocabulary.encode(["a red cube.", "dog"]).astype(np.int64))
+    torch.testing.assert_close(tower.encode_text(["a red cube.", "dog"]), model.encode_text(ids))
+    pixels = torch.stack([tower.transform(p) for p in pictures])
+    torch.testing.assert_close(tower.encode_image(pictures), model.encode_image(pixels), atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match="'zebra' in 'a zebra' is not one of the 13 words"):
+        tower.encode_text(["a zebra"])
+    with pytest.raises(UserError, match=r"longest sentence has 10 words with its end.*holds 9"):
+        tower.encode_text(["a dog", "a " * 9])
+
+
+def test_what_has_no_text_tower_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'zoo:clip' has no text tower.*keeps picture towers only"):
+        load_two_tower("zoo:clip")
+    vocabulary = WordVocabulary.of(["a"])
+    save_run(tmp_path / "a", "clip", vocabulary)
+    config = json.loads((tmp_path / "a/encoder/config.json").read_text())
+    write_json(tmp_path / "a/encoder/config.json", {**config, "objective": "mae"})
+    with pytest.raises(UserError, match="pretrained by 'mae', without a text tower"):
+        load_two_tower(str(tmp_path / "a"))
+    save_run(tmp_path / "b", "clip", vocabulary)
+    write_json(tmp_path / "b/vocabulary.json", [*vocabulary.words, "more"])
+    with pytest.raises(UserError, match="4 words, its text tower 3"):
+        load_two_tower(str(tmp_path / "b"))
+    (tmp_path / "b/vocabulary.json").unlink()
+    with pytest.raises(UserError, match=r"lacks vocabulary\.json"):
+        load_two_tower(str(tmp_path / "b"))
+    (tmp_path / "c").mkdir()
+    with pytest.raises(UserError, match="is no two-tower model"):
+        load_two_tower(str(tmp_path / "c"))
+
+
+def test_templates_fit_the_data_or_are_refused(pictures: list[Image.Image]) -> None:
+    assert templates_for(data_of(pictures), None) == PHOTOS
+    assert templates_for(data_of(pictures, name="world"), None) == WORLD
+    for bad in (["no place"], ["{} and {}"], []):
+        with pytest.raises(UserError, match="exactly one"):
+            templates_for(data_of(pictures), bad)
+    with pytest.raises(UserError, match="are numbers; zero-shot needs names"):
+        templates_for(data_of(pictures, ("0", "1")), None)
