@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2Config, Qwen2ForCausalLM, ViTConfig, ViTModel
 
 from sutura.stitch.generate import generate
@@ -158,6 +159,24 @@ def timed(step: Callable[[], int], repeats: int) -> float:
         rates.append(answers / (time.perf_counter() - began))
     gc.collect()
     return statistics.median(rates)
+
+
+def ceiling(precision: str) -> float:
+    """Floating-point operations a second of a large matrix product, median of five."""
+    a = torch.rand(2048, 2048).to(getattr(torch, precision))
+
+    def product() -> int:
+        a @ a
+        return 1
+
+    return timed(product, 5) * 2 * 2048**3
+
+
+def arithmetic(step: Callable[[], int]) -> float:
+    """Floating-point operations an answer of one step, counted by torch."""
+    with FlopCounterMode(display=False) as counter:
+        answers = step()
+    return counter.get_total_flops() / answers
 
 
 def train_steps(shape: Shape, model: Plain, rows: list[Row], precision: str) -> dict[str, Callable[[], int]]:
@@ -308,6 +327,17 @@ def main() -> None:
                 flush=True,
             )
         figures[title] = rates
+        if title == "evaluation":
+            top = figures["ceiling"] = ceiling(options.precision)
+            work = [arithmetic(step) for step in steps.values()]
+            figures["operations"] = dict(zip(steps, work, strict=True))
+            for (name, rate), each in zip(rates.items(), work, strict=True):
+                print(
+                    f"  {name:34s} {each / 1e9:9.2f} G operations an answer, {rate * each / top:.0%} of the ceiling"
+                )
+            print(
+                f"  ceiling {top / 1e9:.0f} G operations/s: at best {top / work[1] / rates[next(iter(rates))]:.1f}x"
+            )
     if options.json:
         with open(options.json, "a") as file:
             file.write(json.dumps(figures) + "\n")

@@ -121,3 +121,38 @@ def test_an_error_inside_gives_the_lock_back(tmp_path: Path) -> None:
         fails()
     with locked(tmp_path / ".a.lock", wait=False) as held:
         assert held
+
+
+def test_a_file_removed_while_it_was_being_locked_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder before removes its file between our opening it and our lock: a lock nobody else can see."""
+    path, flock, calls = tmp_path / ".a.lock", lock.fcntl.flock, []
+
+    def removed_first(handle: int, how: int) -> None:
+        calls.append(handle)
+        if len(calls) == 1:
+            path.unlink()
+        flock(handle, how)
+
+    monkeypatch.setattr(lock.fcntl, "flock", removed_first)
+    monkeypatch.setattr(lock, "PAUSE", 0.0)
+    with locked(path) as held:
+        assert held
+        assert path.exists()
+    assert len(calls) == 2
+
+
+def test_the_file_is_gone_before_the_lock_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other way round, the file of the next holder would be removed."""
+    path, close, there = tmp_path / ".a.lock", lock.os.close, []
+
+    def closing(handle: int) -> None:
+        there.append(path.exists())
+        close(handle)
+
+    monkeypatch.setattr(lock.os, "close", closing)
+    with locked(path):
+        pass
+    monkeypatch.undo()
+    assert there == [False]

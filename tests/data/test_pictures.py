@@ -118,13 +118,15 @@ def test_pictures_are_decoded_once_and_stay_on_disk(tmp_path, monkeypatch):
     first = load(source, tmp_path / "cache")[0]
     assert isinstance(first.pixels.base, np.memmap)
     assert isinstance(first.words, np.memmap)
-    monkeypatch.setattr(squares, "decode", None)
-    again = load(source, tmp_path / "cache")[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(squares, "decode", None)
+        again = load(source, tmp_path / "cache")[0]
     assert np.array_equal(first.pixels[:], again.pixels[:])
     assert np.array_equal(first.words, again.words)
     assert first.fingerprint == again.fingerprint
-    (tmp_path / "x" / "cat" / "0000.png").write_bytes(encoded(99))
-    (tmp_path / "x" / "metadata.jsonl").touch()
+    (tmp_path / "x" / "cat" / "0000.png").write_bytes(encoded(99))  # under the same name
+    train, check = load(source, tmp_path / "cache")
+    assert squares.square(encoded(99), SIDE).tobytes() in whole(train) | whole(check)
 
 
 @pytest.mark.parametrize("kind", ["shards", "table"])
@@ -248,7 +250,7 @@ def test_too_few_pictures_are_told_with_the_setting_to_change(tmp_path):
     with pytest.raises(UserError, match="There are no pictures in"):
         load(PictureSource(path=str(tmp_path / "empty")), tmp_path / "cache", needs=())
     nothing = place(tmp_path / "y", "jsonl", [b"nothing"] * 4)
-    with pytest.raises(UserError, match="No picture of .* can be used.*4 not a picture"):
+    with pytest.raises(UserError, match=r"No picture of .* can be used.*4 not a picture"):
         load(nothing, tmp_path / "cache", needs=())
 
 

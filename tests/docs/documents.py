@@ -16,6 +16,7 @@ DOCUMENTS = (
     *sorted((ROOT / "src" / "sutura" / "zoo").rglob("*.md")),
 )
 FENCE = re.compile(r"^(`{3,})([^\n`]*)\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
+INCLUDES = re.compile(r"^<!-- source: \S+ -->\n\Z", re.MULTILINE)
 MARKER = re.compile(r"<!-- table: (\S+) -->\n+((?:\|.*\n?)+)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PLACE = re.compile(r"`((?:src|tests|docs|examples|benchmarks|\.ci)/[\w./-]*\w/?)`")
@@ -23,12 +24,13 @@ PLACE = re.compile(r"`((?:src|tests|docs|examples|benchmarks|\.ci)/[\w./-]*\w/?)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block and where it stands."""
+    """A fenced block and where it stands; `included` where it is taken from the source and not to be run."""
 
     path: Path
     line: int
     language: str
     text: str
+    included: bool = False
 
     def __str__(self) -> str:
         return f"{name_of(self.path)}:{self.line}"
@@ -43,7 +45,13 @@ def blocks(path: Path) -> list[Block]:
     """Fenced blocks of a document, in order."""
     text = path.read_text(encoding="utf-8")
     return [
-        Block(path, text.count("\n", 0, found.start()) + 1, found[2].strip().split(" ")[0], found[3])
+        Block(
+            path,
+            text.count("\n", 0, found.start()) + 1,
+            found[2].strip().split(" ")[0],
+            found[3],
+            INCLUDES.search(text[: found.start()]) is not None,
+        )
         for found in FENCE.finditer(text)
     ]
 

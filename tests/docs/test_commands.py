@@ -39,6 +39,11 @@ def test_a_command_parses(block: Any, words: list[str]) -> None:
 
         given = context.params
         settings(given["preset"], given["overrides"] or (), limit=given["limit"])
+    if context.info_name == "pretrain":
+        from sutura.train.pretrain_config import pretrain_settings
+
+        given = context.params
+        pretrain_settings(given["objective"], given["data"], given["preset"], given["overrides"] or ())
     if context.info_name == "probe":
         from sutura.evals.probe_config import probe_config
 

@@ -10,6 +10,8 @@ import pytest
 from docs.documents import DOCUMENTS, ROOT, Block, blocks, name_of
 
 WITH_SNIPPETS = [path for path in DOCUMENTS if any(block.language == "python" for block in blocks(path))]
+#: Those that are read from top to bottom like a page, and those that draw; both have to stay short all the same.
+LONGER = {"vit_clip_siglip_sketch.py": 200, "foundation_figures.py": 300}
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -20,7 +22,7 @@ def test_the_snippets_of_a_document_run(path: Path, place: Path, monkeypatch: py
     monkeypatch.chdir(place)
     names: dict[str, object] = {"__name__": "snippet"}
     for block in blocks(path):
-        if block.language == "python":
+        if block.language == "python" and not block.included:
             exec(_compiled(block), names)
 
 
@@ -35,7 +37,7 @@ def test_an_example_runs(path: Path, place: Path, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=name_of)
 def test_an_example_fits_on_a_screen(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 90
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGER.get(path.name, 90)
 
 
 def _compiled(block: Block) -> object:

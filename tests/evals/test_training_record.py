@@ -52,7 +52,7 @@ def train() -> VqaData:
 def test() -> VqaData:
     return gathered(
         "test",
-        turns("same", encoded(image(2)), ("how  many", "2", "count"), ("What colour?", "blue", "colour")),
+        turns("same", encoded(image(2)), ("how  many", "2", "count"), ("What colour?", "2", "colour")),
         turns("copy", encoded(image(4), "JPEG", quality=80), ("what size?", "large", "size")),
         turns("free", encoded(image(99)), ("What colour?", "red", "colour")),
     )

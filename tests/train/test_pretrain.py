@@ -1,16 +1,19 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from yaml import safe_load as read_yaml
 
+from sutura.core.checkpoint import load_tensors, save_tensors
 from sutura.core.config import load_config, merge, parse, preset_path
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
 from sutura.models.vit import ViT
 from sutura.models.zoo_format import load_zoo_vit, save_zoo_vit
+from sutura.train.loop import fit
 from sutura.train.methods import METHODS
-from sutura.train.pretrain import build_encoder, build_model, pretrain
+from sutura.train.pretrain import build_encoder, build_feed, build_model, pretrain, run_name
 from sutura.train.pretrain_config import PretrainConfig
 from sutura.train.pretrain_data import pretraining_pictures
 
@@ -42,7 +45,7 @@ TINY = {
 def config_of(objective: str, cache, directory, **changes) -> PretrainConfig:
     places = {"directory": str(directory), "pictures": {"cache": str(cache)}}
     return parse(
-        PretrainConfig, merge(merge(TINY, places), {"name": objective, "objective": objective, **changes})
+        PretrainConfig, merge(merge(TINY, {"name": objective, "objective": objective} | places), changes)
     )
 
 
@@ -166,6 +169,9 @@ def test_a_collapsed_encoder_is_said_and_written_on_its_card(cache, tmp_path, mo
     monkeypatch.setitem(METHODS._items, "ijepa", planted)
     folder = pretrain(config_of("ijepa", cache, tmp_path))
     assert sum("have collapsed" in line for line in said) >= 2
+    look = TINY["check"] | {"on_collapse": "stop"}
+    with pytest.raises(UserError, match=r"step 2: The features have collapsed.*on_collapse=stop"):
+        pretrain(config_of("ijepa", cache, tmp_path, check=look))
     assert "have collapsed" in (folder / "README.md").read_text()
     facts = json.loads((folder / "config.json").read_text())
     assert facts["probe"]["score"] == pytest.approx(facts["probe"]["base_rate"], abs=0.02)
@@ -184,6 +190,98 @@ def test_presets_differ_in_the_objective_and_nothing_else():
 def test_wrong_settings_are_told_before_any_work(cache, tmp_path):
     with pytest.raises(UserError, match=r"no pretraining objective named 'clipp'.*'clip'"):
         pretrain(config_of("clipp", cache, tmp_path))
-    with pytest.raises(UserError, match="passes=33"):
-        pretrain(config_of("clip", cache, tmp_path, passes=33))
-    assert not list(tmp_path.iterdir())
+    for changes, message in (
+        ({"passes": 33}, "passes=33 is not a multiple of batch=8"),
+        ({"batch": 1}, "batch: Input should be greater than or equal to 2"),
+        ({"vit": {"image_size": 8, "patch_size": 16}}, "vit.image_size=8 is smaller than a patch"),
+        ({"vit": {"image_size": 60, "patch_size": 8}}, "image_size=60 is not a multiple"),
+        ({"vit": {"width": 18, "heads": 4}}, "cannot be built: .*18"),
+        ({"pictures": {"crop": [0.5, 1.2]}}, "no range of shares"),
+        ({"methods": {"eva": {"teacher": "zoo:clpi"}}, "objective": "eva"}, "no teacher at 'zoo:clpi'"),
+        (
+            {"vit": {"patch_size": 16}, "objective": "eva"},
+            "in patches of 8, the encoder pictures of 32 in patches",
+        ),
+        ({"vit": {"image_size": 64}, "objective": "eva"}, "sees pictures of 32 pixels"),
+        ({"methods": {"ijepa": {"least_context": 40}}, "objective": "ijepa"}, "fewer than 40"),
+        ({"check": {"watched": 400}}, "check.watched=400"),
+    ):
+        with pytest.raises(UserError, match=message):
+            pretrain(config_of(**{"objective": "clip", "cache": tmp_path, "directory": tmp_path, **changes}))
+        assert not list(tmp_path.iterdir()), changes
+
+
+def test_an_encoder_that_did_not_collapse_is_not_stopped(cache, tmp_path):
+    """The alarm that stops a collapsed run lets the others pass."""
+    look = TINY["check"] | {"on_collapse": "stop", "every": 1}
+    assert pretrain(config_of("mae", cache, tmp_path, check=look)).is_dir()
+
+
+def test_cards_account_for_everybody_who_sees_pictures(cache, tmp_path):
+    """A teacher's passes, and those of its own training, stand beside the encoder's."""
+    told = {
+        name: load_zoo_vit(pretrain(config_of(name, cache, tmp_path)))[1] for name in ("eva", "ijepa", "mae")
+    }
+    assert told["eva"]["passes_by"] == {
+        "encoder": 32,
+        "encoder, first stage": 16,
+        "encoder, second stage": 16,
+        "teacher, forward only": 16,
+        "teacher, its own training before": 640,
+    }
+    assert told["ijepa"]["passes_by"] == {"encoder": 32, "target encoder, forward only": 32}
+    assert told["mae"]["passes_by"] == {"encoder": 32}
+    card = next(tmp_path.glob("eva-*/encoder/README.md")).read_text()
+    assert "| teacher, its own training before | 640 |" in card
+    assert "| step | 1 | 2 | 3 | 4 |" in card
+    assert "`sutura zoo build eva`, " in card
+    assert "commit" in card
+    assert told["eva"]["operations"] > told["mae"]["operations"] > 0
+
+
+def test_the_teacher_keeps_its_own_weights_and_only_the_student_learns(cache, tmp_path, teacher):
+    config, method = config_of("eva", cache, tmp_path), METHODS.get("eva")
+    data, _ = pretraining_pictures(config, method)
+    model = build_model(config, method, data, 4)
+    theirs, _ = load_zoo_vit(Path(teacher))
+    optim = config.optim.model_copy(update={"warmup": 0})
+    fit(model, method.objective, build_feed(config, method, data), optim, seed=0, directory=None)
+    for name, weight in model.teacher.vit.state_dict().items():
+        assert torch.equal(weight, theirs.state_dict()[name]), name
+    assert all(parameter.grad is None for parameter in model.teacher.parameters())
+    moved = model.masked.mask_token, model.contrastive.text_projection.weight
+    fresh = build_model(config, method, data, 4)
+    for after, before in zip(
+        moved, (fresh.masked.mask_token, fresh.contrastive.text_projection.weight), strict=True
+    ):
+        assert not torch.equal(after, before)  # both stages had their turn
+
+
+def test_both_stages_of_eva_count_into_its_arithmetic(cache, tmp_path):
+    spent = {}
+    for first in (0.01, 0.5, 0.99):
+        eva = TINY["methods"]["eva"] | {"first": first}
+        folder = pretrain(config_of("eva", cache, tmp_path, methods={"eva": eva}))
+        spent[first] = load_zoo_vit(folder)[1]["operations"]
+    assert spent[0.5] == pytest.approx((spent[0.01] + spent[0.99]) / 2)
+    assert spent[0.01] != pytest.approx(spent[0.99], rel=0.01)
+
+
+def test_another_teacher_is_another_run(cache, tmp_path, teacher):
+    config = config_of("eva", cache, tmp_path)
+    name = run_name(config, METHODS.get("eva"))
+    weights = Path(teacher) / "model.safetensors"
+    was = weights.read_bytes()
+    try:
+        save_tensors(weights, {k: v * 2 for k, v in load_tensors(weights).items()})
+        assert run_name(config, METHODS.get("eva")) != name
+    finally:
+        weights.write_bytes(was)
+    assert run_name(config, METHODS.get("eva")) == name
+
+
+def test_the_words_of_a_text_tower_lie_beside_the_run(cache, tmp_path):
+    folder = pretrain(config_of("siglip", cache, tmp_path))
+    words = json.loads((folder.parent / "vocabulary.json").read_text())
+    assert words[:2] == ["<pad>", "<end>"]
+    assert "cube" in words

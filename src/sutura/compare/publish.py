@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,36 @@ def finish(
     return report(directory)
 
 
-def report(directory: Path) -> Path:
-    """Write the report of a comparison again, from its ledgers alone.
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison left behind.
+
+    Args:
+        config: resolved.
+        cells: what each cell says of itself, the text ceiling's too.
+        ledgers: their paths.
+        notes: as `write_report` takes them.
+    """
+
+    config: dict[str, Any]
+    cells: list[dict[str, Any]]
+    ledgers: list[Path]
+    notes: dict[str, Any]
+
+    @property
+    def trained(self) -> list[dict[str, Any]]:
+        """Cells that trained something."""
+        return [cell for cell in self.cells if cell["condition"] != "text-ceiling"]
+
+
+def read_comparison(directory: Path) -> Comparison:
+    """Read a comparison's directory.
 
     Args:
         directory: `runs/<name>`, as a comparison left it.
+
+    Raises:
+        UserError: cells that are gone.
     """
     directory = directory.resolve()
     comparison = read_json(directory / COMPARISON)
@@ -86,10 +112,17 @@ def report(directory: Path) -> Path:
     for cell in cells:
         if cell["encoder"] in random:  # said by the config, which an older cell may not have known
             cell["encoder_facts"] = {**cell["encoder_facts"], "trained": False}
-    trained = [cell for cell in cells if cell["condition"] != "text-ceiling"]
-    return write_report(
-        directory, ledgers, trained, comparison["config"], notes_of(comparison["notes"], cells)
-    )
+    return Comparison(comparison["config"], cells, ledgers, notes_of(comparison["notes"], cells))
+
+
+def report(directory: Path) -> Path:
+    """Write the report of a comparison again, from its ledgers alone.
+
+    Args:
+        directory: `runs/<name>`, as a comparison left it.
+    """
+    found = read_comparison(directory)
+    return write_report(directory.resolve(), found.ledgers, found.trained, found.config, found.notes)
 
 
 def notes_of(notes: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

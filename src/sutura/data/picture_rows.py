@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint
 from sutura.data.images import BadPicture, read_file
 from sutura.data.manifest import text_of
 from sutura.data.picture_source import Kind, PictureSource
@@ -182,7 +183,8 @@ class JsonRows:
         find = {True: needed, False: column}
         self._label = find["label" in needs](source, "label", available, *LABELS)
         self._caption = find["caption" in needs](source, "caption", available, *CAPTIONS)
-        self.stamp = [*stamp_of([path]), str(self.folder), self._image, self._label, self._caption]
+        pictures = (self.folder / text_of(values.get(self._image)) for _, values in self._lines)
+        self.stamp = [stamp_of([path, *pictures]), self._image, self._label, self._caption]
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -234,7 +236,7 @@ class FolderRows:
                 f"Labels are needed, and pictures of {root.name} lie outside of any class folder; "
                 "a labelled folder holds one folder a class."
             )
-        self.stamp = [str(root), *stamp_of(self.files)]
+        self.stamp = [stamp_of(self.files)]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -262,7 +264,7 @@ def texts_of(value: Any) -> list[str]:
     return [text for text in texts if text]
 
 
-def stamp_of(files: Sequence[Path]) -> list[list[Any]]:
-    """Name, size and time of change of files."""
-    found = [(file, file.stat()) for file in files]
-    return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in found]
+def stamp_of(files: Iterable[Path]) -> str:
+    """Of names, sizes and times of change of files; a file that is not there is part of it."""
+    found = ((file, file.stat() if file.is_file() else None) for file in files)
+    return fingerprint([[str(f), s.st_size, s.st_mtime_ns] if s else str(f) for f, s in found])

@@ -220,9 +220,8 @@ def _linear(
     }
     if len(c.penalties) > 1 and penalty in (min(c.penalties), max(c.penalties)):
         chosen["note"] = "the best penalty is an end of the grid"
-    slow = sum(one.gradient > 10 * GRADIENT for one in (*fits, final))
-    if slow:
-        chosen["unsolved"] = f"{slow} of {len(fits) + 1} fits stopped after linear.steps={c.steps}"
+    if slow := [f"{one.penalty:g}" for one in (*fits, final) if one.gradient > 10 * GRADIENT]:
+        chosen["short of the optimum"] = f"penalty {', '.join(slow)} after {c.steps} steps"
     yield _Told("linear", final.scores(test.pooled())[None], chosen, len(both))
 
 

@@ -175,8 +175,8 @@ def _matrix(column: pl.Series, classes: int) -> Float[np.ndarray, "pictures clas
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    told = {k: v for k, v in row["chosen"].items() if k in ("penalty", "k", "lr", "weight_decay", "note")}
-    told |= {"unsolved": row["chosen"]["unsolved"]} if "unsolved" in row["chosen"] else {}
+    shown = ("penalty", "k", "lr", "weight_decay", "note", "short of the optimum")
+    told = {key: value for key, value in row["chosen"].items() if key in shown}
     if "templates" in row["chosen"]:
         told["templates"] = len(row["chosen"]["templates"])
     if row["draws"] > 1:

@@ -91,8 +91,10 @@ def _tune_supervised(config: MethodConfig) -> Objective:
 
 
 def _text_tower(parts: Parts) -> TextTransformer:
-    c, words = parts.config.clip, parts.data.vocabulary
-    length = parts.data.words.shape[2]
+    c, words, captions = parts.config.clip, parts.data.vocabulary, parts.data.words
+    assert words is not None
+    assert captions is not None
+    length = captions.shape[2]
     return TextTransformer(len(words), length, c.text_width, c.text_depth, c.text_heads, words.end_id)
 
 

@@ -105,6 +105,7 @@ def mae(model: MAE, batch: PictureBatch, step: int) -> Outcome:
         Squared error of the hidden patches' pixels, each patch in units of its own spread; the share of it
         that the prediction takes away from the patch's own mean colour: 0 for a flat patch.
     """
+    assert batch.hidden is not None
     prediction, _ = model(batch.pixels, batch.keep)
     loss = masked_pixel_loss(prediction, batch.pixels, batch.hidden, model.encoder.patch_size)
     with torch.no_grad():
@@ -124,6 +125,7 @@ def eva(model: TwoStage, batch: PictureBatch, step: int) -> Outcome:
     if step >= model.switch:
         loss, metrics = clip(model.contrastive, batch, step)
         return loss, {"stage": 2.0, **metrics}
+    assert batch.hidden is not None
     prediction, _ = model.masked(batch.pixels, batch.hidden)
     if model.teacher is None:
         patch_size = model.masked.encoder.patch_size

@@ -107,6 +107,7 @@ class PictureFeed:
         index = self.indices(step)
         batch = PictureBatch(self._pixels(index, step), index)
         if self.supervision == "labels":
+            assert self.data.labels is not None
             batch = batch._replace(labels=torch.from_numpy(self.data.labels[index]))
         if self.supervision == "captions":
             batch = self._with_captions(batch, generator(self.seed, "captions", step))
@@ -121,6 +122,7 @@ class PictureFeed:
 
     def _with_captions(self, batch: PictureBatch, draw: torch.Generator) -> PictureBatch:
         """One caption a picture, and which captions of the batch each picture has among its own."""
+        assert self.data.words is not None
         theirs = self.data.words[batch.ids].astype(np.int64)  # B captions L
         count, each, length = theirs.shape
         which = torch.randint(each, (count,), generator=draw).numpy()

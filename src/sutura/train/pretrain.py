@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sutura.core.checkpoint import write_json
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
 from sutura.core.log import progress_bars, say
-from sutura.core.runtime import generator
+from sutura.core.runtime import generator, pick_device
 from sutura.data.captions import END, PAD, CaptionedPictures, WordVocabulary
 from sutura.losses.collapse import collapse_alarm
 from sutura.models.vit import ViT
@@ -244,7 +245,9 @@ def _fit(
     run: str,
     on_step: Callable[[int, dict[str, Any]], None] | None,
 ) -> FitResult:
-    with Ahead(feed) as batches:
+    # The world's pictures lie ready: making their batches in a second thread gains nothing beside a CPU's step.
+    ready = on_world(config) and pick_device(config.device).type == "cpu"
+    with nullcontext(feed) if ready else Ahead(feed) as batches:
         return fit(
             model,
             objective,

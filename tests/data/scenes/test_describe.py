@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 
 from sutura.data.scenes import attributes as at
-from sutura.data.scenes.describe import LABELS, captions, describe, labels, vocabulary_texts
+from sutura.data.scenes.describe import LABELS, captions, describe, labels, retell, vocabulary_texts
 from sutura.data.scenes.programs import execute
 from sutura.data.scenes.questions import questions
 from sutura.data.scenes.world import SPLITS, Scene, SceneObject, make_scene
@@ -38,6 +39,36 @@ def test_the_description_runs_from_left_to_right_then_near_to_far() -> None:
         cells = [(o.column, o.row) for o in parsed(describe(scene), scene).objects]
         assert cells == sorted(cells)
         assert all(0 <= c < at.GRID and 0 <= r < at.GRID for c, r in cells)
+
+
+def test_told_again_it_is_the_same_scene_in_another_order() -> None:
+    rng = Random(0)
+    orders, objects, places = set(), set(), set()
+    for index in range(120):
+        scene = make_scene(0, "train", index, min_objects=3)
+        told = [part.split() for part in retell(scene, rng).removesuffix(" .").split(" . ")]
+        kinds = [tuple(at.ATTRIBUTE_OF.get(word, "place") for word in part) for part in told]
+        assert len(set(kinds)) == 1, "one order of words for all objects"
+        for part, kind in zip(told, kinds, strict=True):
+            words = {name: word for name, word in zip(kind, part, strict=True) if name != "place"}
+            place = [word for name, word in zip(kind, part, strict=True) if name == "place"]
+            fitting = [o for o in scene.objects if o[:4] == tuple(words[name] for name in at.ATTRIBUTES)]
+            assert fitting
+            assert not place or place in [[str(o.column), str(o.row)] for o in fitting]
+        assert len(told) == len(scene.objects)
+        written = sorted(tuple(sorted(w for w in part if not w.isdigit())) for part in told)
+        assert written == sorted(tuple(sorted(o[:4])) for o in scene.objects)
+        orders.add(tuple(name for name in kinds[0] if name != "place"))
+        objects.add(told[0][0] == scene.objects[0][at_index(kinds[0][0])] if kinds[0][0] != "place" else None)
+        places.add((kinds[0][0] == "place", kinds[0][-1] == "place"))
+    assert len(orders) == 24
+    assert {True, False} <= objects, "objects come in other orders too"
+    assert places == {(True, False), (False, True), (False, False)}
+
+
+def at_index(name: str) -> int:
+    """Which word of an object the attribute is."""
+    return list(at.ATTRIBUTES).index(name)
 
 
 def test_labels_are_the_pairs_in_the_scene() -> None:
