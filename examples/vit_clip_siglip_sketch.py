@@ -121,7 +121,7 @@ def world() -> tuple[Tensor, Tensor, int]:
     return (seen - seen.mean(0)) / seen.std(), torch.tensor(ids), len(names)  # less what all share
 
 
-def train(method: str, pixels: Tensor, ids: Tensor, vocabulary: int, steps: int = 150) -> None:
+def train(method: str, pixels: Tensor, ids: Tensor, vocabulary: int, steps: int = 120) -> None:
     """Both towers from nothing; how many pictures find their own text before and after."""
     torch.manual_seed(0)
     vision, text = VisionTower(), TextTower(vocabulary, ids.shape[1])

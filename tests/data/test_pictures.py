@@ -263,3 +263,30 @@ def test_faulty_labels_do_not_stop_who_needs_none(tmp_path, capsys):
     assert train.labels is None
     assert check.labels is None
     assert "without labels: Label -1 is out of range" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_set_of_the_hub_by_its_id(tmp_path, monkeypatch):
+    """Names of classes come with the set; the split and the subset that are asked for are asked of the Hub."""
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, subset, split):
+        asked.append((name, subset, split))
+        features = datasets.Features(
+            {"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog", "owl"])}
+        )
+        rows = {"img": [{"bytes": encoded(i), "path": None} for i in range(COUNT)]}
+        return datasets.Dataset.from_dict({**rows, "label": [i % 3 for i in range(COUNT)]}, features=features)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.chdir(tmp_path)
+    for path in ("somebody/animals", "hf:somebody/animals"):
+        source = PictureSource(path=path, subset="small", split="train")
+        train, check = load(source, tmp_path / "cache", needs=("label",))
+        assert train.label_names == NAMES
+        both = whole(train) | whole(check)
+        assert all(both[squares.square(encoded(i), SIDE).tobytes()][0] == NAMES[i % 3] for i in range(COUNT))
+    assert asked == [("somebody/animals", "small", "train")] * 2
+    with pytest.raises(UserError, match="no column for caption"):
+        load(source, tmp_path / "cache", needs=("caption",))

@@ -10,6 +10,8 @@ import pytest
 
 from docs.documents import ROOT
 
+#: Seconds of work, which a busy machine stretches.
+pytestmark = pytest.mark.timeout(900)
 SKETCH = ROOT / "examples" / "vit_clip_siglip_sketch.py"
 
 

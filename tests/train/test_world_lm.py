@@ -5,17 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sutura.data.scenes import make_scene
+from sutura.data.scenes import make_scene, spread
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import IGNORE, Row, pack
 from sutura.stitch.prompt import PromptBuilder
 from sutura.train.stitching import StitchBatch
 from sutura.train.world_lm import (
     RETELL,
+    MapConfig,
     WorldLmConfig,
     WorldTextFeed,
     build_language_model,
     build_tokenizer,
+    map_ids,
+    map_tokens,
     reading_loss,
     trunk_by_muon,
 )
@@ -57,6 +60,41 @@ def test_a_step_is_a_function_of_its_number(prompt):
     assert one.micro_batches(2)[0].packed.input_ids.shape != one.micro_batches(12)[0].packed.input_ids.shape
 
 
+def test_every_other_step_of_the_last_stage_shows_maps(prompt):
+    config = CONFIG.model_copy(update={"map": MapConfig(steps=4)})
+    feed = WorldTextFeed(config, prompt, maps=True)
+    assert feed.steps == 4
+    words, maps = feed.micro_batches(0)[0], feed.micro_batches(1)[0]
+    assert words.patches is None
+    assert maps.patches.shape == (config.scenes, 16, 4)
+    assert (words.packed.segments == 0).sum() > (maps.packed.segments == 0).sum()
+    scenes = [make_scene(0, "text-train", i, min_objects=1) for i in range(21 * 4, 22 * 4)]
+    for scene, cells, turns in zip(scenes, maps.patches, texts(maps, prompt), strict=True):
+        shown = [prompt.tokenizer.decode(cell).split() for cell in cells]
+        assert sorted(" ".join(w) for w in shown if "." not in w) == sorted(
+            " ".join(o[:4]) for o in scene.objects
+        )
+        assert not any(character.isdigit() for character in turns[-1])
+
+
+def test_a_cell_is_the_mean_of_its_words(prompt):
+    model = StitchModel(build_language_model(CONFIG, prompt.tokenizer), None)
+    scene = make_scene(0, "train", 0)
+    tokens = map_tokens(model, map_ids([scene], 4, prompt))[0]
+    table = model.lm.get_input_embeddings().weight
+    for words, token in zip(spread(scene, 4), tokens, strict=True):
+        ids = list(prompt.encode_text(" ".join(words or ".")))
+        torch.testing.assert_close(token, table[ids].mean(dim=0))
+
+
+def test_the_stages_are_named_apart():
+    """The first stage's result is kept when only the last stage changes."""
+    other = CONFIG.model_copy(update={"map": MapConfig(steps=7)})
+    assert other.first_stage() == CONFIG.first_stage()
+    assert other.hash() != CONFIG.hash()
+    assert CONFIG.model_copy(update={"retold": 11}).first_stage() != CONFIG.first_stage()
+
+
 def test_the_loss_hears_whole_turns_but_their_first_word(prompt):
     """Against the model run on each turn alone."""
     model = StitchModel(build_language_model(CONFIG, prompt.tokenizer), None).eval()
@@ -87,8 +125,9 @@ def test_the_first_heads_look_one_two_and_three_tokens_back(prompt):
     ids = torch.randint(0, len(prompt.tokenizer), (1, 40), generator=torch.Generator().manual_seed(0))
     looks = model(input_ids=ids, output_attentions=True).attentions[0][0]
     for head, back in enumerate((1, 2, 3)):
-        assert (looks[head, 10:].argmax(-1) == torch.arange(10, 40) - back).all()
-    assert looks[3].max() < 0.9
+        found = looks[head, 10:].argmax(-1) == torch.arange(10, 40) - back
+        assert found.float().mean() > 0.9, (head, back)
+    assert looks[3, 10:].max() < 0.5, "the fourth head is left as it was drawn"
 
 
 def test_muon_has_the_layers_matrices_and_nothing_else(prompt):

@@ -31,9 +31,10 @@ def test_the_language_model_reads_descriptions() -> None:
     config = LlmConfig(id="zoo:world-lm", train="none")
     lm, _ = load_language_model(config)
     prompt = PromptBuilder(load_tokenizer(config))
-    scores = reading_accuracy(StitchModel(lm, None).eval(), prompt, WorldLmConfig(), 100)
-    assert scores.pop("all") > 0.93
-    assert min(scores.values()) > 0.85
+    for maps, least in ((False, 0.92), (True, 0.85)):
+        scores = reading_accuracy(StitchModel(lm, None).eval(), prompt, WorldLmConfig(), 100, maps)
+        assert scores["all"] > least
+        assert scores["query_colour"] > 0.95
 
 
 def test_a_saved_tokenizer_cuts_text_as_it_did_in_training() -> None:
@@ -61,8 +62,8 @@ def test_a_changed_member_is_built_but_not_installed(tmp_path: Path, monkeypatch
     place = tmp_path / "zoo"
     monkeypatch.setattr(zoo, "zoo_folder", lambda: place)
     changes = [
-        "steps=3", "width=32", "depth=1", "mlp_width=32", "heads=2", "scenes=2", "questions=2", "retold=1",
-        f"directory={tmp_path / 'runs'}",
+        "steps=3", "width=32", "depth=1", "mlp_width=32", "heads=2", "scenes=2", "questions=2",
+        "retold=1", "map.steps=2", f"directory={tmp_path / 'runs'}",
     ]  # fmt: skip
     monkeypatch.setattr("sutura.train.world_lm.CHECKED", 4)
     (folder,) = zoo.build_member("world-lm", changes)
@@ -79,7 +80,17 @@ def test_building_twice_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.
         config = load_config(
             WorldLmConfig,
             "zoo/world-lm",
-            ["steps=2", "width=32", "depth=1", "mlp_width=32", "heads=2", "scenes=2", "questions=2", "retold=1"],
+            [
+                "steps=2",
+                "width=32",
+                "depth=1",
+                "mlp_width=32",
+                "heads=2",
+                "scenes=2",
+                "questions=2",
+                "retold=1",
+                "map.steps=2",
+            ],
         )
         config = config.model_copy(update={"directory": str(tmp_path / name), "optim": OptimConfig()})
         folder = train_world_lm(config)

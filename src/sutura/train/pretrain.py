@@ -131,16 +131,17 @@ def check_settings(config: PretrainConfig, method: Method) -> None:
             f"passes={config.passes} is not a multiple of batch={config.batch}; give whole batches."
         )
     blank = CaptionedPictures(
-        np.zeros((config.batch, side, side, 3), np.uint8),
-        np.eye(2, dtype=np.float32)[np.arange(config.batch) % 2],
-        np.ones((config.batch, 1, 2), np.int16),
+        np.zeros((2, side, side, 3), np.uint8),
+        np.eye(2, dtype=np.float32),
+        np.ones((2, 1, 2), np.int16),
         WordVocabulary((PAD, END)),
         "blank",
     )
     try:
         feed = build_feed(config, method, blank)
         build_model(config, method, blank, feed.steps)
-        feed.micro_batches(0)
+        if feed.masks is not None:
+            feed.masks(2, generator(config.seed, "masks", 0))
     except ValueError as error:
         raise UserError(f"{config.name} cannot be built: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ from sutura.train.loop import FitResult, Objective
 from sutura.train.methods import Method
 from sutura.train.picture_feed import PictureFeed
 
+#: Pictures that arithmetic is counted on at most.
+COUNTED = 64
+
 if TYPE_CHECKING:
     from sutura.train.pretrain_config import PretrainConfig
 
@@ -21,17 +25,22 @@ if TYPE_CHECKING:
 def operations(
     model: nn.Module, objective: Objective, method: Method, feed: PictureFeed, config: PretrainConfig
 ) -> float:
-    """Of the whole run: matrix products and attention, counted forward and backward on a batch of each stage."""
+    """Of the whole run: matrix products and attention, counted forward and backward on a batch of each stage.
+
+    Of a large batch a part is counted, and taken as often as it fits.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
+    part = copy.copy(feed)
+    part.batch = min(feed.batch, COUNTED)
     switch = method.switch(config.methods, feed.steps) if method.switch else feed.steps
     total = 0.0
     for first, steps in ((0, switch), (switch, feed.steps - switch)):
         if steps:
             with FlopCounterMode(display=False) as counter:
-                objective(model, feed.micro_batches(first)[0], first)[0].backward()
+                objective(model, part.micro_batches(first)[0], first)[0].backward()
             model.zero_grad(set_to_none=True)
-            total += counter.get_total_flops() * steps
+            total += counter.get_total_flops() * steps * feed.batch / part.batch
     return total
 
 

@@ -6,19 +6,21 @@ it reads the words is the ceiling that an encoder's patches are measured against
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sutura.core.checkpoint import atomic_directory
 from sutura.core.config import Section
+from sutura.core.hashing import fingerprint
 from sutura.core.runtime import derive_seed, seed_everything
-from sutura.data.scenes import describe, make_scene, questions, retell, vocabulary_texts
+from sutura.data.scenes import Scene, describe, make_scene, questions, retell, spread, vocabulary_texts
 from sutura.stitch.generate import generate
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import IGNORE, Row, pack
@@ -32,12 +34,30 @@ from sutura.train.stitching import StitchBatch
 CHECKED, ASKED = 1000, 9
 """Described scenes that the card's accuracy is measured on, and questions about each."""
 RETELL, RETELLINGS = "what is there?", 4
+EMPTY = (".", ".", ".", ".")
 """What is said before a description is told again, and how often where there are no questions."""
 SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|pad|>")
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+class MapConfig(Section):
+    """The last stage: in every other step the scene comes as a map, one token a cell, instead of a text.
+
+    A cell's token is the mean of its words' embeddings. Pictures will come as such tokens; a model that has only
+    ever read one word a token answers from a description but is a hard one to show pictures to.
+
+    Args:
+        side: cells in a row and in a column.
+        steps: optimizer steps; 0 leaves the stage out.
+        lr: peak learning rate, falling by a cosine again.
+    """
+
+    side: int = 4
+    steps: int = 3000
+    lr: float = 1.5e-3
 
 
 class WorldLmConfig(Section):
@@ -80,7 +100,12 @@ class WorldLmConfig(Section):
     optim: OptimConfig = OptimConfig(
         lr=3e-3, weight_decay=0.01, schedule="cosine", warmup=100, betas=(0.9, 0.98)
     )
+    map: MapConfig = MapConfig()
     directory: str = "runs/zoo"
+
+    def first_stage(self) -> str:
+        """Fingerprint of all that the first stage depends on."""
+        return fingerprint({name: value for name, value in self.resolved().items() if name != "map"})
 
 
 def build_tokenizer(vocabulary: int) -> Any:
@@ -169,41 +194,60 @@ def trunk_by_muon(scale: float) -> Callable[[Any], list[Group]]:
 
 
 class WorldTextFeed:
-    """Fresh scenes at every step, first told again and then asked about; a pure function of (seed, step)."""
+    """Fresh scenes at every step, first told again and then asked about; a pure function of (seed, step).
 
-    def __init__(self, config: WorldLmConfig, prompt: PromptBuilder) -> None:
-        self.config = config
-        self.prompt = prompt
-        self.steps = config.steps
+    Args:
+        config: of the run.
+        prompt: of the model's tokenizer.
+        maps: the last stage, which goes on where the first ended, with maps in every other step.
+    """
+
+    def __init__(self, config: WorldLmConfig, prompt: PromptBuilder, maps: bool = False) -> None:
+        self.config, self.prompt, self.maps = config, prompt, maps
+        self.steps = config.map.steps if maps else config.steps
 
     def micro_batches(self, step: int) -> list[StitchBatch]:
         config = self.config
-        first = step * config.scenes
-        rows = list(self._rows(range(first, first + config.scenes), asked=step >= config.retold))
+        mapped = self.maps and step % 2 == 1
+        step += config.steps if self.maps else 0
+        scenes = [
+            make_scene(config.seed, "text-train", index, min_objects=1)
+            for index in range(step * config.scenes, (step + 1) * config.scenes)
+        ]
+        asked = step >= config.retold
+        rows = [self._row(number, scene, asked, mapped) for number, scene in enumerate(scenes)]
         packed = pack(rows, head_ids=self.prompt.head_ids, pad_id=min(self.prompt.stop_ids))
-        return [StitchBatch(packed, packed.supervised)]
+        cells = map_ids(scenes, config.map.side, self.prompt) if mapped else None
+        return [StitchBatch(packed, packed.supervised, cells)]
 
-    def _rows(self, indices: range, asked: bool) -> Iterator[Row]:
+    def _row(self, number: int, scene: Scene, asked: bool, mapped: bool) -> Row:
         config = self.config
-        for index in indices:
-            scene = make_scene(config.seed, "text-train", index, min_objects=1)
-            pairs: dict[str, str] = {}
-            if asked:
-                found = questions(scene, count=config.questions, seed=config.seed)
-                found += questions(
-                    scene,
-                    count=config.further,
-                    seed=derive_seed(config.seed, "further"),
-                    families=config.hard,
-                )
-                pairs = {question.text: question.answer for question in found}
-            rng = Random(derive_seed(config.seed, "retell", index))
-            told = [(RETELL, retell(scene, rng)) for _ in range(1 if asked else RETELLINGS)]
-            turns = [
-                self.prompt.turn(f"{index}/{i}", text, answer)
-                for i, (text, answer) in enumerate([*pairs.items(), *told])
-            ]
-            yield Row(0, tuple(turns), self.prompt.encode_text(describe(scene)))
+        pairs: dict[str, str] = {}
+        if asked:
+            further = derive_seed(config.seed, "further")
+            found = questions(scene, count=config.questions, seed=config.seed)
+            found += questions(scene, count=config.further, seed=further, families=config.hard)
+            pairs = {question.text: question.answer for question in found}
+        rng = Random(derive_seed(config.seed, "retell", scene.index))
+        told = [(RETELL, retell(scene, rng, places=not mapped)) for _ in range(1 if asked else RETELLINGS)]
+        turns = [
+            self.prompt.turn(f"{scene.index}/{i}", text, answer)
+            for i, (text, answer) in enumerate([*pairs.items(), *told])
+        ]
+        return Row(number, tuple(turns), () if mapped else self.prompt.encode_text(describe(scene)))
+
+
+def map_ids(scenes: Sequence[Scene], side: int, prompt: PromptBuilder) -> Int[Tensor, "scenes cells words"]:
+    """Token ids of every cell's words; an empty cell holds full stops."""
+    texts = [" ".join(words or EMPTY) for scene in scenes for words in spread(scene, side)]
+    return torch.tensor([prompt.encode_text(text) for text in texts]).unflatten(0, (len(scenes), side * side))
+
+
+def map_tokens(
+    model: StitchModel, cells: Int[Tensor, "scenes cells words"]
+) -> Float[Tensor, "scenes cells width"]:
+    """Each cell as one token: the mean of its words' embeddings."""
+    return model.lm.get_input_embeddings()(cells).mean(dim=2)
 
 
 def reading_loss(listen: float) -> Objective:
@@ -220,7 +264,7 @@ def reading_loss(listen: float) -> Objective:
         heard = (packed.segments > 0) & (packed.segments == before)
         everything = replace(packed, labels=torch.where(heard, packed.input_ids, IGNORE))
         rows, columns = heard.nonzero(as_tuple=True)
-        nats, _ = model(everything, None)
+        nats, _ = model(everything, None if batch.patches is None else map_tokens(model, batch.patches))
         answers = packed.labels[rows, columns] != IGNORE
         answered, listened = nats[answers].mean(), nats[~answers].mean()
         return answered + listen * listened, {"answers": answered, "questions": listened}
@@ -229,20 +273,21 @@ def reading_loss(listen: float) -> Objective:
 
 
 def reading_accuracy(
-    model: StitchModel, prompt: PromptBuilder, config: WorldLmConfig, scenes: int
+    model: StitchModel, prompt: PromptBuilder, config: WorldLmConfig, scenes: int, maps: bool = False
 ) -> dict[str, float]:
-    """Accuracy by family on described scenes of the selection split."""
+    """Accuracy by family on scenes of the selection split, described in words or as maps."""
     right: dict[str, list[bool]] = {}
     for first in range(0, scenes, 64):
+        shown = [make_scene(config.seed, "text-select", i) for i in range(first, min(first + 64, scenes))]
         rows, expected = [], {}
-        for index in range(first, min(first + 64, scenes)):
-            scene = make_scene(config.seed, "text-select", index)
+        for number, scene in enumerate(shown):
             asked = questions(scene, count=ASKED, seed=config.seed)
-            for i, question in enumerate(asked):
-                expected[f"{index}/{i}"] = question
-            turns = tuple(prompt.turn(f"{index}/{i}", q.text) for i, q in enumerate(asked))
-            rows.append(Row(0, turns, prompt.encode_text(describe(scene))))
-        for answer in generate(model, prompt, rows, None, max_new_tokens=4):
+            expected |= {f"{number}/{i}": question for i, question in enumerate(asked)}
+            turns = tuple(prompt.turn(f"{number}/{i}", q.text) for i, q in enumerate(asked))
+            rows.append(Row(number, turns, () if maps else prompt.encode_text(describe(scene))))
+        with torch.no_grad():
+            visual = map_tokens(model, map_ids(shown, config.map.side, prompt)) if maps else None
+        for answer in generate(model, prompt, rows, visual, max_new_tokens=4):
             question = expected[answer.item_id]
             right.setdefault(question.family, []).append(answer.text == question.answer)
             right.setdefault("all", []).append(answer.text == question.answer)
@@ -255,32 +300,48 @@ def train_world_lm(config: WorldLmConfig, on_step: Any = None) -> Path:
     prompt = PromptBuilder(tokenizer)
     model = StitchModel(build_language_model(config, tokenizer), None)
     work = Path(config.directory) / f"{config.name}-{config.hash()}"
-    result = fit(
-        model,
-        reading_loss(config.listen),
-        WorldTextFeed(config, prompt),
-        config.optim,
-        seed=config.seed,
-        groups=trunk_by_muon(config.muon),
-        directory=work,
-        checkpoint_every=500,
-        evaluate=lambda m, step: reading_accuracy(m.eval(), prompt, config, min(128, CHECKED)),
-        evaluate_every=1000,
-        resume=bool(checkpoints_in(work)),
-        config_hash=config.hash(),
-        on_step=on_step,
-    )
-    scores = reading_accuracy(model.eval(), prompt, config, CHECKED)
+    stages = [(Path(config.directory) / f"{config.name}-{config.first_stage()}", False, config.optim)]
+    if config.map.steps:
+        stages.append((work, True, config.optim.model_copy(update={"lr": config.map.lr})))
+    seconds, done = 0.0, 0
+    for place, maps, optim in stages:
+        feed = WorldTextFeed(config, prompt, maps)
+
+        def report(step: int, row: dict[str, Any], before: int = done) -> None:
+            if on_step is not None:
+                on_step(before + step, row)
+
+        def check(trained: StitchModel, step: int, maps: bool = maps) -> dict[str, float]:
+            return reading_accuracy(trained.eval(), prompt, config, min(128, CHECKED), maps)
+
+        result = fit(
+            model,
+            reading_loss(config.listen),
+            feed,
+            optim,
+            seed=config.seed,
+            groups=trunk_by_muon(config.muon),
+            directory=place,
+            checkpoint_every=500,
+            evaluate=check,
+            evaluate_every=1000,
+            resume=bool(checkpoints_in(place)),
+            config_hash=config.hash() if maps else config.first_stage(),
+            on_step=report,
+        )
+        seconds, done = seconds + result.seconds, done + feed.steps
+    scores = [reading_accuracy(model.eval(), prompt, config, CHECKED, maps) for maps in (False, True)]
     final = work / "model"
     with atomic_directory(final, replace=True) as folder:
         model.lm.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(_card(config, scores, result.seconds), encoding="utf-8")
+        (folder / "README.md").write_text(_card(config, scores, seconds), encoding="utf-8")
     return final
 
 
-def _card(config: WorldLmConfig, scores: dict[str, float], seconds: float) -> str:
-    table = "\n".join(f"| {family} | {score:.1%} |" for family, score in scores.items())
+def _card(config: WorldLmConfig, scores: Sequence[dict[str, float]], seconds: float) -> str:
+    words, maps = scores
+    table = "\n".join(f"| {family} | {words[family]:.1%} | {maps[family]:.1%} |" for family in words)
     threads = torch.get_num_threads()
     return (
         f"# {config.name}\n\nA small language model that reads scenes of the built-in world in words and answers "
@@ -288,10 +349,12 @@ def _card(config: WorldLmConfig, scores: dict[str, float], seconds: float) -> st
         f"Qwen2 architecture, width {config.width}, depth {config.depth}, byte-level BPE vocabulary of "
         f"{config.vocabulary}. {config.steps} steps of {config.scenes} scenes: in the first {config.retold} the "
         f"description is told again in other orders, then {config.questions} questions of all families, up to "
-        f"{config.further} of {', '.join(config.hard)}, and the description again once. Loss on answers plus "
-        f"{config.listen} × loss on the questions' words; Muon for the trunk's matrices. "
+        f"{config.further} of {', '.join(config.hard)}, and the description again once. Then {config.map.steps} "
+        f"steps in which every other one shows the scenes as maps of {config.map.side} × {config.map.side} tokens, "
+        f"each the mean of the embeddings of what lies there, without columns and rows in figures. Loss on answers "
+        f"plus {config.listen} × loss on the questions' words; Muon for the trunk's matrices. "
         f"{seconds / 60:.1f} minutes on {threads} CPU threads, seed {config.seed}.\n\n"
-        f"Accuracy on {CHECKED:,} described scenes it was not trained on (one training run, greedy, exact match):\n\n"
-        f"| family | accuracy |\n|---|---|\n{table}\n\nThe tokenizer's rules are in tokenizer.json: load it "
+        f"Accuracy on {CHECKED:,} scenes it was not trained on (one training run, greedy, exact match):\n\n"
+        f"| family | words | map |\n|---|---|---|\n{table}\n\nThe tokenizer's rules are in tokenizer.json: load it "
         f"with `PreTrainedTokenizerFast`, since `AutoTokenizer` replaces them by Qwen2's.\n\nLicence: Apache-2.0.\n"
     )

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 
 from sutura.data.scenes import attributes as at
-from sutura.data.scenes.describe import LABELS, captions, describe, labels, retell, vocabulary_texts
+from sutura.data.scenes.describe import LABELS, captions, describe, labels, retell, spread, vocabulary_texts
 from sutura.data.scenes.programs import execute
 from sutura.data.scenes.questions import questions
 from sutura.data.scenes.world import SPLITS, Scene, SceneObject, make_scene
@@ -64,6 +64,31 @@ def test_told_again_it_is_the_same_scene_in_another_order() -> None:
     assert len(orders) == 24
     assert {True, False} <= objects, "objects come in other orders too"
     assert places == {(True, False), (False, True), (False, False)}
+
+
+def test_told_again_without_places_names_none() -> None:
+    rng = Random(1)
+    texts = [retell(make_scene(0, "train", index), rng, places=False) for index in range(40)]
+    assert not any(character.isdigit() for text in texts for character in text)
+
+
+def test_a_map_shows_every_object_once_and_near_its_place() -> None:
+    """Left of stays left of and behind stays above, wherever the cells allow it."""
+    moved = 0
+    for index in range(150):
+        scene = make_scene(0, "train", index)
+        cells = spread(scene, 4)
+        assert len(cells) == 16
+        assert sorted(map(tuple, filter(None, cells))) == sorted(o[:4] for o in scene.objects)
+        own = {(3 - o.row // 2) * 4 + o.column // 2 for o in scene.objects}
+        filled = {i for i, words in enumerate(cells) if words}
+        moved += len(filled - own)
+        assert own <= filled
+        for o in scene.objects:
+            if sum(other[:4] == o[:4] for other in scene.objects) == 1 and len(own) == len(scene.objects):
+                at_cell = cells.index(list(o[:4]))
+                assert (at_cell % 4, at_cell // 4) == (o.column // 2, 3 - o.row // 2)
+    assert 0 < moved < 150
 
 
 def at_index(name: str) -> int:

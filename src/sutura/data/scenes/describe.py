@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 from jaxtyping import Float32
 
-from sutura.data.scenes.attributes import ATTRIBUTES, COLOURS, SHAPES
+from sutura.data.scenes.attributes import ATTRIBUTES, COLOURS, GRID, SHAPES
 from sutura.data.scenes.questions import questions
 from sutura.data.scenes.world import SPLITS, Scene, SceneObject, make_scene, seeded
 
@@ -29,17 +29,31 @@ def describe(scene: Scene) -> str:
     return " ".join(f"{o.size} {o.colour} {o.material} {o.shape} {o.column} {o.row} ." for o in scene.objects)
 
 
-def retell(scene: Scene, rng: Random) -> str:
+def spread(scene: Scene, side: int) -> list[list[str]]:
+    """The scene as a map: side × side cells in the picture's reading order, far row first; each holds words or none.
+
+    An object's four words stand in the cell of its place. Where that is taken, in the nearest free cell.
+    """
+    cells: list[list[str]] = [[] for _ in range(side * side)]
+    for o in scene.objects:
+        across, along = o.column * side // GRID, side - 1 - o.row * side // GRID
+        free = [i for i, words in enumerate(cells) if not words]
+        nearest = min(free, key=lambda i: (abs(i % side - across) + abs(i // side - along), i))
+        cells[nearest] = [o.size, o.colour, o.material, o.shape]
+    return cells
+
+
+def retell(scene: Scene, rng: Random, places: bool = True) -> str:
     """The description again: objects in a drawn order, their four words in one drawn order for all.
 
-    In a quarter of the cases each object's place stands before its words, in a quarter behind them. To go on
-    with such a text is to find, in the description, the object that has the words so far.
+    With `places`, in a quarter of the cases each object's place stands before its words, in a quarter behind
+    them. To go on with such a text is to find, in the description, the object that has the words so far.
     """
     objects = list(scene.objects)
     rng.shuffle(objects)
     names = list(ATTRIBUTES)
     rng.shuffle(names)
-    where = rng.random()
+    where = rng.random() if places else 1.0
     parts = []
     for o in objects:
         words = [getattr(o, name) for name in names]
