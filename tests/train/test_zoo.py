@@ -98,6 +98,7 @@ def test_building_twice_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.
     assert prints[0] == prints[1]
 
 
+@pytest.mark.timeout(900)  # about ten seconds of work, but a busy machine stretches it
 def test_a_member_built_anew_at_a_reduced_budget_learns(tmp_path: Path) -> None:
     """A hundredth of the passes, a fifth of the weights: the probe leaves the untrained encoder behind."""
     (folder,) = zoo.build_member(

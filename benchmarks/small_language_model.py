@@ -1,6 +1,6 @@
 """A small language model that has read the questions and answers of a training split, and nothing else.
 
-    python examples/small_language_model.py DIR/train.parquet DIR/words
+    python benchmarks/small_language_model.py DIR/train.parquet DIR/words
     sutura compare --preset daquar llm.id=DIR/words llm.train=lora …
 
 Offline there is no language model that knows English. This one knows the words of one data set (Parquet in
