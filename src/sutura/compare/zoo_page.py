@@ -52,7 +52,9 @@ class Member:
     def supervision(self) -> str:
         """What the objective takes beside pictures."""
         objective = self.written.get("objective")
-        return METHODS.get(objective).supervision if objective in METHODS else "–"
+        if isinstance(objective, str) and objective in METHODS:
+            return METHODS.get(objective).supervision
+        return "–"
 
 
 def members(comparison: Comparison) -> list[Member]:
