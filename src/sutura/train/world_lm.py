@@ -169,13 +169,13 @@ def look_back(model: Any, firmness: float, steps: Sequence[int] = (1, 2, 3)) -> 
         model: a Qwen2 model, whose queries and keys have biases.
         firmness: length of each pair; the score at distance d is its square times the head's pairs, over the
             root of the head's width.
-        steps: one distance a head.
+        steps: one distance a head, as far as there are heads.
 
     Source: Su et al. 2021, arXiv:2104.09864, equation 16.
     """
     turns = model.model.rotary_emb.inv_freq
     attention = model.model.layers[0].self_attn
-    for head, back in enumerate(steps):
+    for head, back in zip(range(model.config.num_attention_heads), steps, strict=False):
         own = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
         attention.k_proj.bias[own] = firmness * torch.cat([torch.ones_like(turns), torch.zeros_like(turns)])
         attention.q_proj.bias[own] = firmness * torch.cat([torch.cos(back * turns), -torch.sin(back * turns)])
