@@ -16,8 +16,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from sutura.core.runtime import generator
 from sutura.stitch.model import StitchModel
@@ -26,25 +25,7 @@ from sutura.stitch.prompt import PromptBuilder
 from sutura.train.config import OptimConfig
 from sutura.train.loop import fit
 from sutura.train.stitching import StitchBatch
-from sutura.train.world_lm import TEMPLATE, reading_loss
-
-SPECIAL = ["<|end|>", "<|user|>", "<|assistant|>", "<|pad|>"]
-
-
-def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-pair tokens that make a word of the data one token, with a chat template."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=3000, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
-        ),
-    )
-    names = {"eos_token": SPECIAL[0], "pad_token": SPECIAL[3], "additional_special_tokens": SPECIAL[1:3]}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=TEMPLATE, **names)
+from sutura.train.world_lm import build_tokenizer, reading_loss
 
 
 @dataclass
@@ -69,7 +50,7 @@ class Reading:
 
 def main(train: Path, folder: Path) -> None:
     turns = [[(t["user"], t["assistant"]) for t in texts] for texts in pl.read_parquet(train)["texts"]]
-    tokenizer = word_tokenizer([text for picture in turns for pair in picture for text in pair])
+    tokenizer = build_tokenizer(3000, [text for picture in turns for pair in picture for text in pair])
     prompt = PromptBuilder(tokenizer)
     rows = [
         Row(0, tuple(prompt.turn(f"{n}/{i}", q, a) for i, (q, a) in enumerate(p)))

@@ -150,7 +150,7 @@ def probe(
     encoder: Annotated[list[str], typer.Option(help="An encoder's id; may be given several times.")],
     overrides: Overrides = None,
     data: Annotated[
-        str, typer.Option(help="`world`, a Parquet file, a folder, or a Hub set with labels.")
+        str, typer.Option(help="`world`, a file, a folder, tar shards, or a Hub set with labels.")
     ] = "world",
     kind: Annotated[
         str | None, typer.Option(help="Of linear, knn, attentive, fewshot, zeroshot, with commas.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sutura.core.errors import UserError
+from sutura.data.images import pixel_hash
 from sutura.data.label_source import LabelSource, label_source
 from sutura.data.labelled import load_labelled
 from sutura.data.scenes import LABELS, labels, make_scene
@@ -129,11 +133,48 @@ def test_a_folder_of_class_folders(tmp_path: Path, picture: Any) -> None:
             (tmp_path / split / name).mkdir(parents=True)
             picture(first + c).save(tmp_path / split / name / "one.png")
     (tmp_path / "train" / "ant" / "notes.txt").write_text("no picture")
+    (tmp_path / "train" / "ant" / "nameless").write_bytes(b"no picture")
     (tmp_path / "train" / "stray.png").write_bytes(b"")
+    (tmp_path / ".elsewhere").mkdir()
+    picture(9).save(tmp_path / ".elsewhere" / "one.png")
+    (tmp_path / "train" / "cat").symlink_to(tmp_path / ".elsewhere")
     parts = load_labelled(str(tmp_path))
-    assert parts.test.classes == ("ant", "bee")
-    assert parts.fit.labels.tolist() == [0, 1]
-    assert set(parts.fit.set_aside.counts) == {"in no class folder", "unreadable picture: not a picture"}
+    assert parts.test.classes == ("ant", "bee", "cat")
+    assert parts.fit.labels.tolist() == [0, 1, 2]
+    assert parts.fit.set_aside.items == {
+        "in no class folder": ["stray.png"],
+        "no picture by its name": ["notes.txt"],
+        "unreadable picture: not a picture": ["ant/nameless"],
+    }
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "shards"])
+def test_what_pretraining_reads_a_probe_reads(kind: str, tmp_path: Path, picture: Any, encoded: Any) -> None:
+    """JSON lines are in one piece; shards have the splits of their names."""
+    rows = [("train" if i < 40 else "test", i, "ab"[i % 2] if i else None) for i in range(50)]
+    lines = [{"file_name": f"{i}.png", "label": label} for _, i, label in rows]
+    if kind == "jsonl":
+        for _, i, _ in rows:
+            picture(i, (12, 8)).save(tmp_path / f"{i}.png")
+        (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, [*lines, 3])))
+    for split in ("train", "test") if kind == "shards" else ():
+        with tarfile.open(tmp_path / f"{split}-0.tar", "w") as tar:
+            for own, i, label in rows:
+                members = {"png": encoded(picture(i, (12, 8))), **({"cls": label.encode()} if label else {})}
+                for name, data in members.items() if own == split else ():
+                    info = tarfile.TarInfo(f"{i}.{name}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    parts = load_labelled(str(tmp_path))
+    assert label_source(str(tmp_path)).source == kind
+    assert parts.fit.set_aside.counts == (
+        {"no label": 1} | ({"not a JSON object": 1} if kind == "jsonl" else {})
+    )
+    assert sum(len(part) for part in (parts.fit, parts.select, parts.test)) == 49
+    assert kind == "jsonl" or len(parts.test) == 10
+    known = {pixel_hash(picture(i, (12, 8))): label for _, i, label in rows}
+    for part in (parts.fit, parts.select, parts.test):
+        assert [part.classes[n] for n in part.labels] == [known[one] for one in part.hashes]
 
 
 def test_the_world_shares_its_features_with_the_questions() -> None:
@@ -182,12 +223,14 @@ def test_what_a_person_writes_becomes_a_source(tmp_path: Path, picture: Any) -> 
     assert label_source("world") == LabelSource()
     assert label_source("hf:org/name") == label_source("org/name")
     assert label_source("org/name").path == "hf:org/name"
+    assert label_source("org/name-v1.5").label == "name-v1.5"
+    assert label_source({"path": "org/name"}).rows("train").path == "hf:org/name"
     (tmp_path / "ant").mkdir()
     assert label_source(str(tmp_path)).source == "folder"
     with pytest.raises(UserError, match="no labelled data at 'nowhere'"):
         label_source("nowhere")
     (tmp_path / "labels.csv").write_text("a,b")
-    with pytest.raises(UserError, match="no Parquet file"):
+    with pytest.raises(UserError, match=r"labels\.csv is none of \.parquet, \.jsonl"):
         label_source(str(tmp_path / "labels.csv"))
     with pytest.raises(UserError, match=r"limt: unknown key. Did you mean 'limit'"):
         label_source({"limt": 3})

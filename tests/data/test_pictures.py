@@ -190,6 +190,7 @@ def test_words_that_are_rare_are_read_as_unknown_and_long_texts_are_cut(tmp_path
     ("changes", "message"),
     [
         ({"path": "nowhere/at/all"}, "There are no pictures at 'nowhere/at/all'"),
+        ({"path": "nowhere/set.parquet"}, "There are no pictures at 'nowhere/set.parquet'"),
         ({"columns": {"caption": "captoin"}}, "'captoin'.*Did you mean 'caption'"),
         ({"columns": {"picture": "image"}}, "unknown role 'picture'"),
         ({"columns": {"label": "caption"}}, "text, not classes"),
@@ -234,12 +235,21 @@ def test_needs_that_a_source_cannot_meet_are_told(tmp_path):
     with pytest.raises(UserError, match=r"captions are needed.*metadata\.jsonl"):
         load(folder, tmp_path / "cache")
     (tmp_path / "x" / "loose.png").write_bytes(encoded(50))
-    with pytest.raises(UserError, match="outside of any class folder"):
-        load(folder, tmp_path / "cache", needs=("label",))
     assert load(folder, tmp_path / "cache", needs=())[0].labels is None
+    flat = folder.model_copy(update={"path": str(tmp_path / "x" / "cat")})
+    with pytest.raises(UserError, match=r"has 8 pictures, all outside of any class folder"):
+        load(flat, tmp_path / "cache", needs=("label",))
     (tmp_path / "bare.jsonl").write_text('{"image": "x/loose.png"}')
     with pytest.raises(UserError, match="no column for caption"):
         load(PictureSource(path=str(tmp_path / "bare.jsonl")), tmp_path / "cache", needs=("caption",))
+
+
+def test_pictures_in_no_class_folder_are_set_aside_where_labels_are_needed(tmp_path):
+    folder = place(tmp_path / "x", "folder")
+    (tmp_path / "x" / "loose.png").write_bytes(encoded(50))
+    train, check = load(folder, tmp_path / "cache", needs=("label",))
+    assert "1 in no class folder (loose.png)" in train.about
+    assert len(whole(train) | whole(check)) == COUNT
 
 
 def test_too_few_pictures_are_told_with_the_setting_to_change(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from sutura.core.errors import UserError
 from sutura.data.images import decode
-from sutura.data.shards import ShardRows, shard_files
+from sutura.data.shards import ShardRows, shard_files, shard_splits
 
 
 def png(colour) -> bytes:
@@ -51,7 +51,7 @@ def test_members_of_one_name_are_one_picture(folder):
     assert len(rows) == 4
     colours = [decode(rows.picture(i)).getpixel((3, 3)) for i in range(4)]
     assert colours == [(255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255)]
-    assert [rows.label(i) for i in range(4)] == [3, 1, "green", None]
+    assert rows.labels == [3, 1, "green", None]
     assert [rows.captions(i) for i in range(4)] == [["a red field", "a field"], [], ["a green field"], []]
     assert rows.set_aside.counts == {"no picture": 1}
     assert "train-001.tar:x" in rows.set_aside.summary()
@@ -60,12 +60,13 @@ def test_members_of_one_name_are_one_picture(folder):
 
 def test_other_member_names_are_told_by_columns(folder):
     rows = ShardRows(shard_files(folder, "train"), {"label": "json.n", "image": "png"}, ())
-    assert [rows.label(i) for i in range(4)] == [None, None, 4, None]
+    assert rows.labels == [None, None, 4, None]
 
 
 def test_a_split_is_the_shards_named_after_it(folder, tmp_path):
     assert [f.name for f in shard_files(folder, "test")] == ["test-000.tar"]
     assert [f.name for f in shard_files(folder, "train")] == ["train-000.tar", "train-001.tar"]
+    assert shard_splits(folder) == ["test", "train"]
     with pytest.raises(UserError, match="named after the split 'val'; there are test, train"):
         shard_files(folder, "val")
     with pytest.raises(UserError, match=r"no \.tar file"):

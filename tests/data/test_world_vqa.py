@@ -7,7 +7,7 @@ import pytest
 
 from sutura.core.errors import UserError
 from sutura.data import world_vqa
-from sutura.data.scenes import FAMILIES, render
+from sutura.data.scenes import FAMILIES, RETELL, render
 from sutura.data.vqa import load_vqa
 from sutura.data.world_vqa import PictureMemory, ScenePicture, world_text
 
@@ -128,3 +128,29 @@ def test_drawing_on_a_picture_leaves_the_kept_one_alone():
 def test_what_the_world_does_not_know_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         world(**options)
+
+
+def test_a_picture_is_told_beside_its_questions():
+    """Every object with its four words, in orders of their own; the questions stay as they are."""
+    plain, told = world(questions_per_picture=3), world(questions_per_picture=3, descriptions_per_picture=2)
+    orders = set()
+    for before, picture in zip(plain.pictures, told.pictures, strict=True):
+        assert picture.samples[: len(before.samples)] == before.samples
+        extra = picture.samples[len(before.samples) :]
+        assert [sample.question for sample in extra] == [RETELL] * 2
+        assert len({sample.item_id for sample in picture.samples}) == len(picture.samples)
+        for sample in extra:
+            assert sample.question_type == "describe"
+            shown = sorted(sorted(o[:4]) for o in picture.image.scene().objects)
+            assert sorted(sorted(part.split()) for part in sample.answers[0].split(" .") if part) == shown
+        orders.add(extra[0].answers == extra[1].answers)
+    assert False in orders
+    assert told.pictures_fingerprint == plain.pictures_fingerprint
+    assert told.fingerprint != plain.fingerprint
+
+
+def test_descriptions_are_for_training_and_for_the_world():
+    with pytest.raises(UserError, match=r"split 'test'.*any order.*split train"):
+        world(split="test", descriptions_per_picture=1)
+    with pytest.raises(UserError, match=r"belongs to the built-in world.*'jsonl'"):
+        load_vqa({"source": "jsonl", "path": "x.jsonl", "descriptions_per_picture": 1})

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from losses.gloo_worker import CASES, model_and_batch
-from sutura.losses.contrastive import Pairs, clip_loss, positives_from, sigmoid_loss
+from losses.gradients import with_gradients
+from sutura.losses.contrastive import Pairs, clip_loss, sigmoid_loss
 from sutura.losses.large_batch import sigmoid_loss_chunked
+
+ALL = slice(None)
 
 
 def batch(size: int, seed: int = 0):
@@ -23,15 +25,11 @@ def batch(size: int, seed: int = 0):
     return [image, text, scale, bias], words, pictures
 
 
-def with_gradients(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    return [loss, *torch.autograd.grad(loss, inputs)]
-
-
 @pytest.mark.parametrize("chunk", [1, 3, 7, 50])
 @pytest.mark.parametrize("labels", ["none", "mask", "pairs"])
 def test_chunks_give_the_plain_loss_and_gradients(chunk, labels):
     inputs, words, pictures = batch(7)
-    mask = positives_from(words, pictures)
+    mask = Pairs(words, pictures).block(ALL, ALL)
     assert int(mask.sum()) > 7
     positives = {"none": None, "mask": mask, "pairs": Pairs(words, pictures)}[labels]
     plain = with_gradients(sigmoid_loss(*inputs, None if labels == "none" else mask), inputs)
@@ -107,7 +105,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(processes, kind, first
     if kind == "clip":
         loss = clip_loss(image, text, scale)
     else:
-        positives = positives_from(words, pictures) if "duplicates" in kind else None
+        positives = Pairs(words, pictures).block(ALL, ALL) if "duplicates" in kind else None
         loss = sigmoid_loss(image, text, scale, bias, positives)
     weights = [p for p in model.parameters() if kind != "clip" or p is not bias]
     gradients = torch.autograd.grad(loss, weights)

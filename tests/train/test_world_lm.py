@@ -5,23 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sutura.data.scenes import make_scene, spread
+from sutura.data.scenes import RETELL, make_scene
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import IGNORE, Row, pack
 from sutura.stitch.prompt import PromptBuilder
 from sutura.train.stitching import StitchBatch
 from sutura.train.world_lm import (
-    RETELL,
-    MapConfig,
     WorldLmConfig,
     WorldTextFeed,
     build_language_model,
     build_tokenizer,
-    map_ids,
-    map_tokens,
     reading_loss,
     trunk_by_muon,
 )
+from sutura.train.world_maps import MapStage, maps_of
 
 CONFIG = WorldLmConfig(steps=20, retold=10, scenes=4, width=64, depth=2, heads=4, mlp_width=64)
 
@@ -60,39 +57,32 @@ def test_a_step_is_a_function_of_its_number(prompt):
     assert one.micro_batches(2)[0].packed.input_ids.shape != one.micro_batches(12)[0].packed.input_ids.shape
 
 
-def test_every_other_step_of_the_last_stage_shows_maps(prompt):
-    config = CONFIG.model_copy(update={"map": MapConfig(steps=4)})
-    feed = WorldTextFeed(config, prompt, maps=True)
+def test_every_other_step_of_a_later_stage_shows_maps(prompt):
+    config = CONFIG.model_copy(
+        update={"maps": (MapStage(steps=4), MapStage(sides=(4, 8), steps=6, doubtful=True))}
+    )
+    feed = WorldTextFeed(config, prompt, stage=1)
     assert feed.steps == 4
     words, maps = feed.micro_batches(0)[0], feed.micro_batches(1)[0]
     assert words.patches is None
-    assert maps.patches.shape == (config.scenes, 16, 4)
-    assert (words.packed.segments == 0).sum() > (maps.packed.segments == 0).sum()
     scenes = [make_scene(0, "text-train", i, min_objects=1) for i in range(21 * 4, 22 * 4)]
-    for scene, cells, turns in zip(scenes, maps.patches, texts(maps, prompt), strict=True):
-        shown = [prompt.tokenizer.decode(cell).split() for cell in cells]
-        assert sorted(" ".join(w) for w in shown if "." not in w) == sorted(
-            " ".join(o[:4]) for o in scene.objects
-        )
+    assert torch.equal(maps.patches, maps_of(scenes, 4))
+    assert (words.packed.segments == 0).sum() > (maps.packed.segments == 0).sum()
+    for turns in texts(maps, prompt):
         assert not any(character.isdigit() for character in turns[-1])
-
-
-def test_a_cell_is_the_mean_of_its_words(prompt):
-    model = StitchModel(build_language_model(CONFIG, prompt.tokenizer), None)
-    scene = make_scene(0, "train", 0)
-    tokens = map_tokens(model, map_ids([scene], 4, prompt))[0]
-    table = model.lm.get_input_embeddings().weight
-    for words, token in zip(spread(scene, 4), tokens, strict=True):
-        ids = list(prompt.encode_text(" ".join(words or ".")))
-        torch.testing.assert_close(token, table[ids].mean(dim=0))
+    last = WorldTextFeed(config, prompt, stage=2)
+    assert last.steps == 6
+    assert [last.micro_batches(step)[0].patches.shape[1] for step in (1, 3, 5)] == [16, 64, 16]
+    scenes = [make_scene(0, "text-train", i, min_objects=1) for i in range(25 * 4, 26 * 4)]
+    assert torch.equal(last.micro_batches(1)[0].patches, maps_of(scenes, 4, config.seed))
 
 
 def test_the_stages_are_named_apart():
-    """The first stage's result is kept when only the last stage changes."""
-    other = CONFIG.model_copy(update={"map": MapConfig(steps=7)})
-    assert other.first_stage() == CONFIG.first_stage()
+    """What a stage left is kept when only a later one changes."""
+    other = CONFIG.model_copy(update={"maps": (CONFIG.maps[0], MapStage(steps=7))})
+    assert [other.stage(n) == CONFIG.stage(n) for n in range(3)] == [True, True, False]
     assert other.hash() != CONFIG.hash()
-    assert CONFIG.model_copy(update={"retold": 11}).first_stage() != CONFIG.first_stage()
+    assert CONFIG.model_copy(update={"retold": 11}).stage(0) != CONFIG.stage(0)
 
 
 def test_the_loss_hears_whole_turns_but_their_first_word(prompt):

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int64
 
 from sutura.core.errors import UserError
 
-Labels = Int64[np.ndarray, " pictures"] | Float32[np.ndarray, "pictures labels"]
+Labels = Int64[np.ndarray, " pictures"] | Float32[np.ndarray, "pictures classes"]
 #: Bare numbers may leave this many classes per class that occurs empty before they are doubted.
 _SPARSE = 2
 

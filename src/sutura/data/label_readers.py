@@ -1,18 +1,21 @@
-"""Labelled pictures as their sources have them: the built-in world, tables, and folders of classes."""
+"""Labelled pictures as their sources have them, by splits: the built-in world, and all that `open_rows` opens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sutura.core.errors import UserError
 from sutura.core.registry import suggest
 from sutura.data.label_source import LabelSource
-from sutura.data.samples import FilePicture, Picture, SetAside
+from sutura.data.picture_rows import open_rows
+from sutura.data.samples import BytesPicture, Picture, SetAside
 from sutura.data.scenes import LABELS, SPLITS, describe, labels, world_fingerprint
-from sutura.data.sources import VqaSource, check_roles, needed
-from sutura.data.tables import open_table, splits_of
+from sutura.data.shards import shard_splits
+from sutura.data.sources import check_roles
+from sutura.data.tables import splits_of
 from sutura.data.world_vqa import ScenePicture
 
 #: What sets call the split for selection and the test split, the first that is there being taken.
@@ -41,7 +44,7 @@ class Labelled(NamedTuple):
     content: str | None = None
 
 
-class Rows(NamedTuple):
+class LabelledRows(NamedTuple):
     """A split as its source has it.
 
     Args:
@@ -61,15 +64,20 @@ def splits(source: LabelSource) -> list[str]:
     """Names of the splits a source has; none for a set that is in one piece."""
     if source.source == "world":
         return list(SPLITS)
-    path = _path(source)
+    asked = source.rows(WHOLE)
+    path = Path(asked.paths[0]).expanduser()
     if source.source == "table":
-        return [name for name in splits_of(_as_table(source, WHOLE)) if name] if _many(path) else []
-    found = [folder.name for folder in _folders(Path(path))]
+        return [] if path.is_file() else [name for name in splits_of(asked) if name]
+    if source.source == "shards":
+        return shard_splits(path)
+    if source.source == "jsonl" or not path.is_dir():
+        return []
+    found = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     words = {*FIT, *SELECT, *TEST, *(s for s in (source.fit, source.select, source.test) if s)}
-    return found if found and set(found) <= words else []
+    return found if set(found) <= words else []
 
 
-def read(source: LabelSource, split: str, limit: int | None) -> Rows:
+def read(source: LabelSource, split: str, limit: int | None) -> LabelledRows:
     """Pictures and labels of a split; nothing is decoded.
 
     Args:
@@ -82,10 +90,18 @@ def read(source: LabelSource, split: str, limit: int | None) -> Rows:
     """
     if source.source == "world":
         return _world(source, split, limit or 0)
-    return _table(source, split) if source.source == "table" else _folder(source, split)
+    asked = source.rows(split)
+    check_roles(asked, ("image", "label"))
+    rows = open_rows(asked, ("label",))
+    pictures = [
+        Labelled(rows.where(row), BytesPicture(partial(rows.picture, row)), label)
+        for row, label in enumerate(rows.labels)
+    ]
+    several = any(isinstance(label, list) for label in rows.labels)
+    return LabelledRows(pictures, source.classes or rows.label_names, several, rows.set_aside)
 
 
-def _world(source: LabelSource, split: str, count: int) -> Rows:
+def _world(source: LabelSource, split: str, count: int) -> LabelledRows:
     """Which of the pairs of shape and colour a scene shows; ids and contents are those of its questions."""
     if split not in SPLITS:
         raise UserError(f"The built-in world has no split {split!r}. {suggest(split, SPLITS)}")
@@ -98,37 +114,7 @@ def _world(source: LabelSource, split: str, count: int) -> Rows:
         shown = [int(i) for i in labels(scene).nonzero()[0]]
         name = picture.image_id
         pictures.append(Labelled(name, picture, shown, name, f"{drawn} {describe(scene)}"))
-    return Rows(pictures, names, True, SetAside())
-
-
-def _table(source: LabelSource, split: str) -> Rows:
-    asked = _as_table(source, split)
-    check_roles(asked, ("image", "label"))
-    table = open_table(asked)
-    image = needed(asked, "image", table.columns, "image", "img", "picture")
-    column = needed(asked, "label", table.columns, "label", "labels", "class")
-    values = table.values(column)
-    pictures = [Labelled(f"row {row}", table.picture(row, image), value) for row, value in enumerate(values)]
-    several = any(isinstance(value, list) for value in values)
-    return Rows(pictures, source.classes or table.class_names(column), several, SetAside())
-
-
-def _folder(source: LabelSource, split: str) -> Rows:
-    root = Path(_path(source)) / split
-    classes = _folders(root)
-    if not classes:
-        raise UserError(f"{root} has no folders in it; a labelled folder holds one folder a class.")
-    aside = SetAside()
-    for path in sorted(root.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            aside.add("in no class folder", path.name)
-    pictures = [
-        Labelled(path.relative_to(root).as_posix(), FilePicture(path), folder.name)
-        for folder in classes
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    ]
-    return Rows(pictures, source.classes, False, aside)
+    return LabelledRows(pictures, names, True, SetAside())
 
 
 def pick_splits(source: LabelSource, found: Sequence[str]) -> tuple[str, str | None, str | None, list[str]]:
@@ -163,33 +149,3 @@ def pick_splits(source: LabelSource, found: Sequence[str]) -> tuple[str, str | N
 
 def _first(wanted: Sequence[str], found: Sequence[str]) -> str | None:
     return next((name for name in wanted if name in found), None)
-
-
-def _path(source: LabelSource) -> str:
-    if not source.path:
-        raise UserError(f"Labelled data of kind {source.source!r} needs a path (data.path=…).")
-    return source.path
-
-
-def _as_table(source: LabelSource, split: str) -> VqaSource:
-    """The same place in the words of `open_table`; a single file is the split that its name says."""
-    path = _path(source)
-    named = split or Path(path).stem
-    return VqaSource(
-        source="parquet",
-        name=source.label,
-        path=path,
-        subset=source.subset,
-        split=named,
-        columns=source.columns,
-    )
-
-
-def _many(path: str) -> bool:
-    return path.startswith("hf:") or Path(path).expanduser().is_dir()
-
-
-def _folders(root: Path) -> list[Path]:
-    if not root.is_dir():
-        raise UserError(f"There is no folder {root}.")
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from sutura.core.config import Section, parse
 from sutura.core.errors import UserError
-
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+from sutura.data.places import Kind, hub_path, kind_at, name_at
+from sutura.data.sources import VqaSource
 
 
 class LabelSource(Section):
@@ -23,11 +21,13 @@ class LabelSource(Section):
     never fall into different parts.
 
     Args:
-        source: `world`, `table` (Parquet, a saved data set, the Hub) or `folder` (one folder a class).
+        source: `world`, `table` (Parquet, a saved data set, the Hub), `folder` (one folder a class), `jsonl` or
+            `shards` (webdataset's tars).
         name: shown in results; made from the path where it is not given.
         path: file or folder; `hf:organisation/name` for the Hub.
         subset: the configuration of a Hub set.
-        columns: our name → the table's column (`image`, `label`).
+        columns: our name → the file's (`image`, `label`).
+        image_folder: what picture paths of JSON lines are relative to; the file's folder by default.
         classes: names of the classes 0, 1, …, for a table with bare numbers.
         fit, select, test: names of the splits; None finds the usual ones.
         limit, select_limit, test_limit: pictures of each part; a seeded draw, so that a smaller limit is a
@@ -39,11 +39,12 @@ class LabelSource(Section):
         image_size: the built-in world: side in pixels.
     """
 
-    source: Literal["world", "table", "folder"] = "world"
+    source: Kind = "world"
     name: str | None = None
     path: str | None = None
     subset: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    image_folder: str | None = None
     classes: tuple[str, ...] = ()
     fit: str | None = None
     select: str | None = None
@@ -60,12 +61,21 @@ class LabelSource(Section):
     @property
     def label(self) -> str:
         """The name given, or one made from the source."""
-        if self.name:
-            return self.name
+        return self.name or (name_at(self.path) if self.path else self.source)
+
+    def rows(self, split: str) -> VqaSource:
+        """A split in the words of `open_rows`. Raises UserError without a path."""
         if not self.path:
-            return self.source
-        path = Path(self.path.removeprefix("hf:"))
-        return path.parent.name or path.stem if path.suffix else path.name
+            raise UserError(f"Labelled data of kind {self.source!r} needs a path (data.path=…).")
+        return VqaSource(
+            source=self.source,
+            name=self.label,
+            path=hub_path(self.path) if self.source == "table" else self.path,
+            subset=self.subset,
+            split=split,
+            columns=self.columns,
+            image_folder=self.image_folder,
+        )
 
     def limits(self) -> tuple[int | None, int | None, int | None]:
         """Pictures of the parts to fit, select and test on."""
@@ -81,8 +91,8 @@ def label_source(data: str | Mapping[str, Any] | LabelSource) -> LabelSource:
     """A source from what a person writes.
 
     Args:
-        data: `world`, a Parquet file, a folder of Parquet files or of class folders, `hf:organisation/name`
-            or `organisation/name` for the Hub; or a section's values.
+        data: `world`, a Parquet file, a folder of Parquet files or of class folders, a JSON-lines file, tar
+            shards, `hf:organisation/name` or `organisation/name` for the Hub; or a section's values.
 
     Raises:
         UserError: nothing there under that name.
@@ -96,16 +106,4 @@ def label_source(data: str | Mapping[str, Any] | LabelSource) -> LabelSource:
         return parse(LabelSource, values, where="the labelled data")
     if data == "world":
         return LabelSource()
-    path = Path(data).expanduser()
-    if data.startswith("hf:") or (not path.exists() and _HUB_NAME.fullmatch(data) and not path.suffix):
-        return LabelSource(source="table", path=f"hf:{data.removeprefix('hf:')}")
-    if not path.exists():
-        raise UserError(
-            f"There is no labelled data at {data!r}. Give `world`, a Parquet file, a folder of Parquet files, "
-            "a folder with one folder a class, or hf:organisation/name."
-        )
-    if path.is_file() and path.suffix != ".parquet":
-        raise UserError(f"{path.name} is no Parquet file; labelled files are read as Parquet only.")
-    saved = any((path / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json"))
-    table = path.is_file() or saved or next(path.rglob("*.parquet"), None) is not None
-    return LabelSource(source="table" if table else "folder", path=str(path))
+    return LabelSource(source=kind_at(data, "There is no labelled data"), path=hub_path(data))

@@ -8,18 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
 from sutura.core.registry import suggest
 from sutura.core.runtime import cpu_count, derive_seed
+from sutura.data.classes import Labels
 from sutura.data.images import pixel_hash
-from sutura.data.label_readers import Labelled, Rows, pick_splits, read, splits
+from sutura.data.label_readers import Labelled, LabelledRows, pick_splits, read, splits
 from sutura.data.label_source import LabelSource, label_source
 from sutura.data.samples import BadPicture, PictureTurns, SetAside, make_data
-
-Labels = Int64[np.ndarray, " pictures"] | Float32[np.ndarray, "pictures classes"]
 
 _UNREADABLE, _AGAIN, _OTHERWISE = (
     "unreadable picture",
@@ -164,7 +163,7 @@ def _class_names(source: LabelSource, parts: Any) -> tuple[str, ...]:
         raise UserError(f"The splits of {source.label!r} name different classes; they are no one set.")
     if named:
         return named.pop()
-    found = {value for rows in parts for one in rows.pictures for value in _values(one.label)}
+    found = [value for rows in parts for one in rows.pictures for value in _values(one.label)]
     if not found:
         raise UserError(f"{source.label!r} has no label in any row.")
     kinds = {type(value) for value in found}
@@ -179,7 +178,7 @@ def _class_names(source: LabelSource, parts: Any) -> tuple[str, ...]:
     if kinds != {str}:
         shown = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise UserError(f"{source.label!r} has labels of type {shown}; give whole numbers or names.")
-    return tuple(sorted(found))
+    return tuple(sorted(set(found)))
 
 
 def _values(label: Any) -> Sequence[Any]:
@@ -187,7 +186,7 @@ def _values(label: Any) -> Sequence[Any]:
 
 
 def _numbered(
-    source: LabelSource, rows: Rows, classes: tuple[str, ...], number: Mapping[str, int]
+    source: LabelSource, rows: LabelledRows, classes: tuple[str, ...], number: Mapping[str, int]
 ) -> list[Labelled]:
     """Pictures whose labels are class numbers; those without a label are set aside.
 

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from sutura.core.config import Section
-
-Kind = Literal["auto", "world", "table", "jsonl", "folder", "shards"]
+from sutura.data.places import Kind, hub_path, kind_at
+from sutura.data.sources import VqaSource
 
 
 class PictureSource(Section):
@@ -34,7 +34,7 @@ class PictureSource(Section):
     """
 
     path: str = "world"
-    kind: Kind = "auto"
+    kind: Literal["auto", Kind] = "auto"
     subset: str | None = None
     split: str = "train"
     check_split: str | None = None
@@ -47,3 +47,19 @@ class PictureSource(Section):
     longest: int = Field(default=40, ge=1)
     store: int | None = Field(default=None, ge=8)
     live: bool = False
+
+    def found(self) -> Kind:
+        """What lies at the path. Raises UserError when there is nothing."""
+        return kind_at(self.path) if self.kind == "auto" else self.kind
+
+    def rows(self, split: str) -> VqaSource:
+        """A split in the words of `open_rows`. Raises UserError when there is nothing at the path."""
+        kind = self.found()
+        return VqaSource(
+            source=kind,
+            path=hub_path(self.path) if kind == "table" else self.path,
+            subset=self.subset,
+            split=split,
+            columns=self.columns,
+            image_folder=self.image_folder,
+        )

@@ -77,7 +77,7 @@ def load_pictures(
     Raises:
         UserError: nothing usable, labels out of range or all alike, or too few pictures.
     """
-    rows = open_rows(source, source.split, needs)
+    rows = open_rows(source.rows(source.split), needs)
     wanted = _complete(rows, source, needs)
     names = _label_names(rows, wanted, source, needs)
     found = _judge(rows, wanted, source, side, least, cache, on_progress)
@@ -86,7 +86,7 @@ def load_pictures(
         other = found
         note = f"{check:,} pictures of the split were held out for the check"
     else:
-        more = open_rows(source, source.check_split, ())
+        more = open_rows(source.rows(source.check_split))
         other = _judge(more, list(range(len(more))), source, side, least, cache, on_progress)
         held = _some(other, check, source.check_split)
         train = np.flatnonzero(~np.isin(found.content, other.content))
@@ -117,7 +117,7 @@ def _complete(rows: Rows, source: PictureSource, needs: Sequence[Need]) -> list[
         raise UserError(f"There are no pictures in {source.path!r}.")
     wanted = []
     for row in range(count):
-        if "label" in needs and rows.label(row) is None:
+        if "label" in needs and rows.labels[row] is None:
             rows.set_aside.add("no label", rows.where(row))
         elif "caption" in needs and not rows.captions(row):
             rows.set_aside.add("no caption", rows.where(row))
@@ -132,8 +132,7 @@ def _label_names(
     rows: Rows, wanted: list[int], source: PictureSource, needs: Sequence[Need]
 ) -> tuple[str, ...]:
     """Names of the labels; none where there are none to use. Faulty labels stop only who needs them."""
-    raw = [rows.label(row) for row in wanted]
-    raw = [value for value in raw if value is not None]
+    raw = [rows.labels[row] for row in wanted if rows.labels[row] is not None]
     if not raw:
         return ()
     try:
@@ -148,7 +147,7 @@ def _label_names(
 def _labels(found: Judged, which: np.ndarray, names: tuple[str, ...], *, needed: bool) -> Labels | None:
     if not names:
         return None
-    raw = [found.rows.label(int(row)) for row in found.kept[which]]
+    raw = [found.rows.labels[row] for row in found.kept[which]]
     if any(value is None for value in raw):
         return None
     try:

@@ -19,7 +19,9 @@ from sutura.core.errors import UserError
 from sutura.data.images import MAX_BYTES, BadPicture
 from sutura.data.samples import SetAside
 
-_PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "jp2", "avif")
+#: Endings of pictures, in shards and in folders; of two members the first here is the picture.
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "jp2", "avif")
+PICTURES += ("jpe", "jfif", "pgm", "pbm", "pnm")
 _LABELS, _CAPTIONS = ("cls", "label"), ("txt", "caption")
 _SPLITS = ("train", "val", "valid", "validation", "test")
 
@@ -34,20 +36,34 @@ class Member(NamedTuple):
 def shard_files(path: Path, split: str) -> list[Path]:
     """The shards of a split: those named after it, or all where no name tells of a split.
 
+    Args:
+        path: a shard, or a folder of them.
+        split: by its name; "" asks for all, as `train` does where there are no splits.
+
     Raises:
         UserError: no shard, or only shards of other splits.
     """
+    said = _said(path)
+    chosen = [file for file in said if split in said[file]]
+    if chosen or (split in ("", "train") and not any(said.values())):
+        return chosen or list(said)
+    raise UserError(
+        f"No shard of {path.name} is named after the split {split!r}; there are "
+        f"{', '.join(shard_splits(path)) or 'no splits'}."
+    )
+
+
+def shard_splits(path: Path) -> list[str]:
+    """Splits that shards are named after. Raises UserError when there is no shard."""
+    return sorted(set().union(*_said(path).values()))
+
+
+def _said(path: Path) -> dict[Path, set[str]]:
+    """The shards, with the splits that their names tell of."""
     files = [path] if path.is_file() else sorted(path.glob("*.tar"))
     if not files:
         raise UserError(f"There is no .tar file in {str(path)!r}.")
-    said = {file: {w for w in re.split(r"[-_.\d]+", file.stem.lower()) if w in _SPLITS} for file in files}
-    chosen = [file for file in files if split in said[file]]
-    if chosen or (split == "train" and not any(said.values())):
-        return chosen or files
-    raise UserError(
-        f"No shard of {path.name} is named after the split {split!r}; there are "
-        f"{', '.join(sorted(set().union(*said.values()))) or 'no splits'}."
-    )
+    return {file: {w for w in re.split(r"[-_.\d]+", file.stem.lower()) if w in _SPLITS} for file in files}
 
 
 class ShardRows:
@@ -65,7 +81,7 @@ class ShardRows:
     def __init__(self, files: Sequence[Path], columns: Mapping[str, str], needs: Sequence[str]) -> None:
         self.files, self.label_names, self.set_aside = list(files), (), SetAside()
         self._names = {
-            "image": (columns["image"],) if "image" in columns else _PICTURES,
+            "image": (columns["image"],) if "image" in columns else PICTURES,
             "label": (columns["label"],) if "label" in columns else _LABELS,
             "caption": (columns["caption"],) if "caption" in columns else _CAPTIONS,
         }
@@ -79,6 +95,7 @@ class ShardRows:
                 raise UserError(
                     f"No picture of {self.files[0].name} has a caption. {self._advice('caption')}"
                 )
+        self.labels = [self._label(row) for row in range(len(self))]
         self.stamp = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in self.files] + [
             sorted(columns.items())
         ]
@@ -130,8 +147,8 @@ class ShardRows:
             raise BadPicture("too large", f"{self._places[row, 2]:,} bytes; {MAX_BYTES:,} is the limit")
         return self._read(row, 0)
 
-    def label(self, row: int) -> Any:
-        """A class as number or name, or None."""
+    def _label(self, row: int) -> Any:
+        """A class as number or name, a list of them, or None."""
         if self._places[row, 4] < 0:
             return self._json(row, self._names["label"])
         text = self._read(row, 1).decode("utf-8", "replace").strip()

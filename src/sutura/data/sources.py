@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,6 +9,7 @@ from pydantic import Field
 from sutura.core.config import Section
 from sutura.core.errors import UserError
 from sutura.core.registry import suggest
+from sutura.data.places import name_at
 
 #: When a mixture ends, as `datasets.interleave_datasets` names it.
 Stop = Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"]
@@ -29,6 +29,8 @@ class VqaSource(Section):
         image_folder: what picture paths are relative to; the file's own folder by default.
         limit: number of pictures; a seeded draw, so that a smaller limit is a part of a larger one.
         questions_per_picture: at most so many; the built-in world asks 8 by default, files give all.
+        descriptions_per_picture: the built-in world: beside its questions every picture is asked so often what there
+            is, and answered with all its objects in a drawn order. For split train alone.
         seed: of the world, of the draw of `limit`, of a mixture.
         verify: decode every picture once while loading, so that unreadable ones are known before training.
         part: `fit` and `select` divide a split by picture where a set has no split for selection.
@@ -50,6 +52,7 @@ class VqaSource(Section):
     image_folder: str | None = None
     limit: int | None = Field(default=None, ge=1)
     questions_per_picture: int | None = Field(default=None, ge=1)
+    descriptions_per_picture: int = Field(default=0, ge=0)
     seed: int = 0
     verify: bool = True
     part: Literal["all", "fit", "select"] = "all"
@@ -80,8 +83,7 @@ class VqaSource(Section):
             return self.source
         if self.subset:
             return self.subset
-        path = Path(self.paths[0])
-        return path.parent.name or path.stem if path.suffix else path.name
+        return name_at(self.paths[0])
 
 
 def column(source: VqaSource, role: str, available: list[str], *defaults: str) -> str | None:

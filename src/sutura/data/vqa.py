@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sutura.core.config import parse
+from sutura.core.errors import UserError
 from sutura.core.registry import Registry
 from sutura.data.cauldron import load_cauldron
 from sutura.data.mixture import load_mixture
@@ -30,6 +31,11 @@ def load_vqa(source: VqaSource | Mapping[str, Any]) -> VqaData:
         UserError: nothing there, columns that are not there, or nothing usable in it.
     """
     config = source if isinstance(source, VqaSource) else parse(VqaSource, source, where="the data source")
+    if config.descriptions_per_picture and config.source != "world":
+        raise UserError(
+            f"descriptions_per_picture={config.descriptions_per_picture} belongs to the built-in world; "
+            f"{config.label!r} comes from source {config.source!r}. Add its captions as questions of their own."
+        )
     return SOURCES.get(config.source)(config)
 
 

@@ -14,7 +14,18 @@ from PIL import Image
 from sutura.core.errors import UserError
 from sutura.core.registry import suggest
 from sutura.data.samples import PictureTurns, Sample, SetAside, VqaData, make_data
-from sutura.data.scenes import SPLITS, Scene, describe, make_scene, questions, render, world_fingerprint
+from sutura.data.scenes import (
+    RETELL,
+    SPLITS,
+    Scene,
+    describe,
+    make_scene,
+    questions,
+    render,
+    retell,
+    seeded,
+    world_fingerprint,
+)
 from sutura.data.sources import VqaSource, check_roles
 
 #: Questions asked about a scene where the config does not say.
@@ -99,8 +110,8 @@ class SceneTurns(NamedTuple):
     samples: tuple[Sample, ...]
 
 
-def scene_turns(picture: ScenePicture, count: int) -> SceneTurns:
-    """Up to `count` questions about a scene, and the scene in words.
+def scene_turns(picture: ScenePicture, count: int, told: int = 0) -> SceneTurns:
+    """Up to `count` questions about a scene, the scene in words, and `told` times the request to tell it.
 
     The questions depend on seed, split, index and `count` alone: words and pictures meet the same ones.
     """
@@ -110,6 +121,9 @@ def scene_turns(picture: ScenePicture, count: int) -> SceneTurns:
         Sample(picture, asked.text, (asked.answer,), image_id, f"{image_id}/{k}", asked.family)
         for k, asked in enumerate(questions(scene, count=count, seed=picture.seed))
     )
+    for k in range(told):
+        text = retell(scene, seeded(picture.seed, "told", *scene.key, k), places=False)
+        samples += (Sample(picture, RETELL, (text,), image_id, f"{image_id}/told{k}", "describe"),)
     return SceneTurns(describe(scene), samples)
 
 
@@ -145,6 +159,11 @@ def load_world(source: VqaSource) -> VqaData:
         raise UserError(f"The built-in world has no end; give {source.label!r} a limit (number of pictures).")
     if source.part != "all":
         raise UserError("The built-in world has a split for selection; use split=select instead of part.")
+    if source.descriptions_per_picture and source.split != "train":
+        raise UserError(
+            f"descriptions_per_picture={source.descriptions_per_picture} on split {source.split!r}: a scene's objects "
+            "can be told in any order, so that such an answer cannot be scored; it is for split train."
+        )
     if source.min_objects > source.max_objects:
         raise UserError(f"min_objects={source.min_objects} is above max_objects={source.max_objects}.")
     drawn = world_fingerprint(source.image_size)
@@ -155,7 +174,9 @@ def load_world(source: VqaSource) -> VqaData:
         picture = ScenePicture(
             source.seed, source.split, index, source.image_size, source.min_objects, source.max_objects
         )
-        description, samples = scene_turns(picture, source.questions_per_picture or QUESTIONS)
+        description, samples = scene_turns(
+            picture, source.questions_per_picture or QUESTIONS, source.descriptions_per_picture
+        )
         if not samples:
             aside.add("no question", picture.image_id)
             continue

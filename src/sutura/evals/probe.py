@@ -44,7 +44,7 @@ def probe(
 
     Args:
         encoders: an id, a config or several of them, as `load_encoder` takes them.
-        data: `world`, a Parquet file, a folder of either kind, a Hub name, or a LabelSource.
+        data: `world`, a file, a folder, a Hub name (see `label_source`), or a LabelSource.
         kinds: of `linear`, `knn`, `attentive`, `fewshot`, `zeroshot`; all but the last by default.
         overrides: `section.key=value`, as on the command line.
         out: receives the figures as JSON, and under the same name every picture's scores as Parquet.

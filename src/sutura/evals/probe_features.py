@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sutura.core.log import progress_bars
-from sutura.data.labelled import LabelledParts, LabelledPictures, Labels
+from sutura.data.classes import Labels
+from sutura.data.labelled import LabelledParts, LabelledPictures
 from sutura.data.samples import SetAside
 from sutura.encoders.base import VisionEncoder
 from sutura.encoders.cache import FeatureStore, cached_features

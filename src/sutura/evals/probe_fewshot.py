@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from sutura.core.errors import UserError
 from sutura.core.runtime import derive_seed
-from sutura.data.labelled import Labels
+from sutura.data.classes import Labels
 from sutura.evals.probe_features import Features
 from sutura.evals.probe_linear import chosen, sweep
 from sutura.evals.probe_scores import plain_score

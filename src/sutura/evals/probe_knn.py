@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sutura.data.labelled import Labels
+from sutura.data.classes import Labels
 
 _BLOCK = 50_000_000
 """Cosines held at a time."""

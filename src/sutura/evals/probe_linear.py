@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sutura.data.labelled import Labels
+from sutura.data.classes import Labels
 from sutura.evals.probe_scores import plain_score
 
 #: Up to so many numbers the solver works in float64; beyond it memory counts for more than the last digits.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sutura.core.errors import UserError
 from sutura.core.runtime import derive_seed
-from sutura.data.labelled import Labels
+from sutura.data.classes import Labels
 
 Scores = Float[np.ndarray, "draws pictures classes"]
 QUANTILE = 1.959963984540054

@@ -56,7 +56,7 @@ def sigmoid_loss(
         text: row i describes picture i.
         log_scale: log of the inverse temperature, unitless; starts at log 10.
         bias: added to every logit; starts at -10 because nearly all pairs are to be denied.
-        positives: picture i belongs to text j (`positives_from` makes it); by default i to i only.
+        positives: picture i belongs to text j, as the blocks of `Pairs` say; by default i to i only.
 
     Returns:
         Nats: summed over texts, mean over pictures.
@@ -101,13 +101,6 @@ class Pairs:
 
     def _key(self, picture: Tensor, text: Tensor) -> Tensor:
         return picture * len(self.text) + text
-
-
-def positives_from(
-    words: Int[Tensor, "batch length"], pictures: Int[Tensor, "batch"]
-) -> Bool[Tensor, "batch batch"]:
-    """The whole matrix of `Pairs`: what `sigmoid_loss` takes as `positives`."""
-    return Pairs(words, pictures).block(slice(None), slice(None))
 
 
 def likeness(

@@ -126,10 +126,6 @@ def check_settings(config: PretrainConfig, method: Method) -> None:
         raise UserError(
             f"vit.image_size={side} is smaller than a patch (vit.patch_size={config.vit.patch_size})."
         )
-    if config.passes < config.batch or config.passes % config.batch:
-        raise UserError(
-            f"passes={config.passes} is not a multiple of batch={config.batch}; give whole batches."
-        )
     blank = CaptionedPictures(
         np.zeros((2, side, side, 3), np.uint8),
         np.eye(2, dtype=np.float32),

@@ -9,7 +9,6 @@ from sutura.core.errors import UserError
 from sutura.core.log import say
 from sutura.core.runtime import cpu_count
 from sutura.data.captions import CaptionedPictures, captioned_scenes
-from sutura.data.picture_rows import kind_of
 from sutura.data.pictures import Need, load_pictures
 from sutura.train.methods import Method
 from sutura.train.pretrain_config import PretrainConfig
@@ -43,7 +42,7 @@ def pretraining_pictures(
 
 def on_world(config: PretrainConfig) -> bool:
     """Whether the pictures are the built-in world's. Raises UserError when there are none at the path."""
-    return kind_of(config.pictures.source) == "world"
+    return config.pictures.source.found() == "world"
 
 
 def _world(config: PretrainConfig) -> tuple[CaptionedPictures, CaptionedPictures]:

@@ -6,58 +6,41 @@ it reads the words is the ceiling that an encoder's patches are measured against
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from sutura.core.checkpoint import atomic_directory
 from sutura.core.config import Section
 from sutura.core.hashing import fingerprint
 from sutura.core.runtime import derive_seed, seed_everything
-from sutura.data.scenes import Scene, describe, make_scene, questions, retell, spread, vocabulary_texts
+from sutura.data.scenes import RETELL, Scene, describe, make_scene, questions, retell, vocabulary_texts
 from sutura.stitch.generate import generate
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import IGNORE, Row, pack
 from sutura.stitch.prompt import PromptBuilder
 from sutura.train.checkpointing import checkpoints_in
 from sutura.train.config import OptimConfig
-from sutura.train.loop import Objective, fit
+from sutura.train.loop import FitResult, Objective, fit
 from sutura.train.optim import Group
 from sutura.train.stitching import StitchBatch
+from sutura.train.world_maps import MapStage, map_tokens, maps_of, word_ids
 
 CHECKED, ASKED = 1000, 9
 """Described scenes that the card's accuracy is measured on, and questions about each."""
-RETELL, RETELLINGS = "what is there?", 4
-EMPTY = (".", ".", ".", ".")
-"""What is said before a description is told again, and how often where there are no questions."""
+RETELLINGS = 4
+"""How often a description is told again where there are no questions."""
 SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|pad|>")
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-
-
-class MapConfig(Section):
-    """The last stage: in every other step the scene comes as a map, one token a cell, instead of a text.
-
-    A cell's token is the mean of its words' embeddings. Pictures will come as such tokens; a model that has only
-    ever read one word a token answers from a description but is a hard one to show pictures to.
-
-    Args:
-        side: cells in a row and in a column.
-        steps: optimizer steps; 0 leaves the stage out.
-        lr: peak learning rate, falling by a cosine again.
-    """
-
-    side: int = 4
-    steps: int = 3000
-    lr: float = 1.5e-3
 
 
 class WorldLmConfig(Section):
@@ -79,6 +62,7 @@ class WorldLmConfig(Section):
         muon: Muon's learning rate for the trunk's matrices, as a multiple of the rate for everything else.
         look_back: how firmly three heads of the first layer look one, two and three tokens back before the first
             step; 0 leaves them to find that out.
+        maps: the stages after the first one: maps whose words are certain, then doubtful ones.
     """
 
     name: str = "world-lm"
@@ -100,16 +84,20 @@ class WorldLmConfig(Section):
     optim: OptimConfig = OptimConfig(
         lr=3e-3, weight_decay=0.01, schedule="cosine", warmup=100, betas=(0.9, 0.98)
     )
-    map: MapConfig = MapConfig()
+    maps: tuple[MapStage, ...] = (
+        MapStage(),
+        MapStage(sides=(4, 8), steps=2000, doubtful=True),
+    )
     directory: str = "runs/zoo"
 
-    def first_stage(self) -> str:
-        """Fingerprint of all that the first stage depends on."""
-        return fingerprint({name: value for name, value in self.resolved().items() if name != "map"})
+    def stage(self, number: int) -> str:
+        """Fingerprint of all that a stage depends on; stage 0 has no maps. A later change leaves it as it is."""
+        content = {name: value for name, value in self.resolved().items() if name != "maps"}
+        return fingerprint(content | {"maps": [stage.resolved() for stage in self.maps[:number]]})
 
 
-def build_tokenizer(vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer trained on the world's words, with a chat template."""
+def build_tokenizer(vocabulary: int, texts: Sequence[str] | None = None) -> Any:
+    """A byte-level BPE tokenizer trained on texts, by default on the world's words, with a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -123,7 +111,7 @@ def build_tokenizer(vocabulary: int) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(vocabulary_texts(), trainer)
+    tokenizer.train_from_iterator(vocabulary_texts() if texts is None else texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|end|>",
@@ -199,26 +187,32 @@ class WorldTextFeed:
     Args:
         config: of the run.
         prompt: of the model's tokenizer.
-        maps: the last stage, which goes on where the first ended, with maps in every other step.
+        stage: 0 for descriptions alone; a later one goes on where the one before ended, with maps in every other
+            step.
     """
 
-    def __init__(self, config: WorldLmConfig, prompt: PromptBuilder, maps: bool = False) -> None:
-        self.config, self.prompt, self.maps = config, prompt, maps
-        self.steps = config.map.steps if maps else config.steps
+    def __init__(self, config: WorldLmConfig, prompt: PromptBuilder, stage: int = 0) -> None:
+        self.config, self.prompt = config, prompt
+        lengths = [config.steps, *(one.steps for one in config.maps)]
+        self.before, self.steps = sum(lengths[:stage]), lengths[stage]
+        self.map = config.maps[stage - 1] if stage else None
 
     def micro_batches(self, step: int) -> list[StitchBatch]:
         config = self.config
-        mapped = self.maps and step % 2 == 1
-        step += config.steps if self.maps else 0
+        mapped = self.map if step % 2 == 1 else None
+        turn, step = step // 2, step + self.before
         scenes = [
             make_scene(config.seed, "text-train", index, min_objects=1)
             for index in range(step * config.scenes, (step + 1) * config.scenes)
         ]
         asked = step >= config.retold
-        rows = [self._row(number, scene, asked, mapped) for number, scene in enumerate(scenes)]
+        rows = [self._row(number, scene, asked, mapped is not None) for number, scene in enumerate(scenes)]
         packed = pack(rows, head_ids=self.prompt.head_ids, pad_id=min(self.prompt.stop_ids))
-        cells = map_ids(scenes, config.map.side, self.prompt) if mapped else None
-        return [StitchBatch(packed, packed.supervised, cells)]
+        maps = None
+        if mapped is not None:
+            side = mapped.sides[turn % len(mapped.sides)]
+            maps = maps_of(scenes, side, config.seed if mapped.doubtful else None)
+        return [StitchBatch(packed, packed.supervised, maps)]
 
     def _row(self, number: int, scene: Scene, asked: bool, mapped: bool) -> Row:
         config = self.config
@@ -237,23 +231,11 @@ class WorldTextFeed:
         return Row(number, tuple(turns), () if mapped else self.prompt.encode_text(describe(scene)))
 
 
-def map_ids(scenes: Sequence[Scene], side: int, prompt: PromptBuilder) -> Int[Tensor, "scenes cells words"]:
-    """Token ids of every cell's words; an empty cell holds full stops."""
-    texts = [" ".join(words or EMPTY) for scene in scenes for words in spread(scene, side)]
-    return torch.tensor([prompt.encode_text(text) for text in texts]).unflatten(0, (len(scenes), side * side))
-
-
-def map_tokens(
-    model: StitchModel, cells: Int[Tensor, "scenes cells words"]
-) -> Float[Tensor, "scenes cells width"]:
-    """Each cell as one token: the mean of its words' embeddings."""
-    return model.lm.get_input_embeddings()(cells).mean(dim=2)
-
-
-def reading_loss(listen: float) -> Objective:
+def reading_loss(listen: float, words: Int[Tensor, " words"] | None = None) -> Objective:
     """Nats of the answers' tokens, and `listen` times those of the questions' tokens, each as a mean.
 
-    The first word of a question is not asked for: nothing before it belongs to its turn.
+    The first word of a question is not asked for: nothing before it belongs to its turn. `words` are the ids
+    that maps are made of; without them there are no maps.
     """
 
     def objective(
@@ -264,7 +246,11 @@ def reading_loss(listen: float) -> Objective:
         heard = (packed.segments > 0) & (packed.segments == before)
         everything = replace(packed, labels=torch.where(heard, packed.input_ids, IGNORE))
         rows, columns = heard.nonzero(as_tuple=True)
-        nats, _ = model(everything, None if batch.patches is None else map_tokens(model, batch.patches))
+        maps = None
+        if batch.patches is not None:
+            assert words is not None, "maps are made of words"
+            maps = map_tokens(model, batch.patches, words)
+        nats, _ = model(everything, maps)
         answers = packed.labels[rows, columns] != IGNORE
         answered, listened = nats[answers].mean(), nats[~answers].mean()
         return answered + listen * listened, {"answers": answered, "questions": listened}
@@ -273,9 +259,9 @@ def reading_loss(listen: float) -> Objective:
 
 
 def reading_accuracy(
-    model: StitchModel, prompt: PromptBuilder, config: WorldLmConfig, scenes: int, maps: bool = False
+    model: StitchModel, prompt: PromptBuilder, config: WorldLmConfig, scenes: int, side: int | None = None
 ) -> dict[str, float]:
-    """Accuracy by family on scenes of the selection split, described in words or as maps."""
+    """Accuracy by family on scenes of the selection split, described in words or as certain maps of a side."""
     right: dict[str, list[bool]] = {}
     for first in range(0, scenes, 64):
         shown = [make_scene(config.seed, "text-select", i) for i in range(first, min(first + 64, scenes))]
@@ -284,9 +270,9 @@ def reading_accuracy(
             asked = questions(scene, count=ASKED, seed=config.seed)
             expected |= {f"{number}/{i}": question for i, question in enumerate(asked)}
             turns = tuple(prompt.turn(f"{number}/{i}", q.text) for i, q in enumerate(asked))
-            rows.append(Row(number, turns, () if maps else prompt.encode_text(describe(scene))))
+            rows.append(Row(number, turns, prompt.encode_text(describe(scene)) if side is None else ()))
         with torch.no_grad():
-            visual = map_tokens(model, map_ids(shown, config.map.side, prompt)) if maps else None
+            visual = None if side is None else map_tokens(model, maps_of(shown, side), word_ids(prompt))
         for answer in generate(model, prompt, rows, visual, max_new_tokens=4):
             question = expected[answer.item_id]
             right.setdefault(question.family, []).append(answer.text == question.answer)
@@ -295,66 +281,96 @@ def reading_accuracy(
 
 
 def train_world_lm(config: WorldLmConfig, on_step: Any = None) -> Path:
-    """Train the language model and save it, with its tokenizer and card, as one transformers folder."""
+    """Train the language model and save it, with its tokenizer and card, as one transformers folder.
+
+    Every stage keeps its checkpoint in a folder of its own; a finished one is not repeated when a later changes.
+    """
     tokenizer = build_tokenizer(config.vocabulary)
     prompt = PromptBuilder(tokenizer)
     model = StitchModel(build_language_model(config, tokenizer), None)
-    work = Path(config.directory) / f"{config.name}-{config.hash()}"
-    stages = [(Path(config.directory) / f"{config.name}-{config.first_stage()}", False, config.optim)]
-    if config.map.steps:
-        stages.append((work, True, config.optim.model_copy(update={"lr": config.map.lr})))
     seconds, done = 0.0, 0
-    for place, maps, optim in stages:
-        feed = WorldTextFeed(config, prompt, maps)
+    for number in range(1 + len(config.maps)):
+        result = _train_stage(model, config, prompt, number, done, on_step)
+        seconds, done = seconds + result.seconds, done + result.steps
+    return save_world_lm(model, prompt, config, seconds)
 
-        def report(step: int, row: dict[str, Any], before: int = done) -> None:
-            if on_step is not None:
-                on_step(before + step, row)
 
-        def check(trained: StitchModel, step: int, maps: bool = maps) -> dict[str, float]:
-            return reading_accuracy(trained.eval(), prompt, config, min(128, CHECKED), maps)
+def _train_stage(
+    model: StitchModel, config: WorldLmConfig, prompt: PromptBuilder, number: int, done: int, on_step: Any
+) -> FitResult:
+    feed = WorldTextFeed(config, prompt, number)
+    place = Path(config.directory) / f"{config.name}-{config.stage(number)}"
+    optim = config.optim.model_copy(update={"lr": feed.map.lr}) if feed.map is not None else config.optim
 
-        result = fit(
-            model,
-            reading_loss(config.listen),
-            feed,
-            optim,
-            seed=config.seed,
-            groups=trunk_by_muon(config.muon),
-            directory=place,
-            checkpoint_every=500,
-            evaluate=check,
-            evaluate_every=1000,
-            resume=bool(checkpoints_in(place)),
-            config_hash=config.hash() if maps else config.first_stage(),
-            on_step=report,
-        )
-        seconds, done = seconds + result.seconds, done + feed.steps
-    scores = [reading_accuracy(model.eval(), prompt, config, CHECKED, maps) for maps in (False, True)]
-    final = work / "model"
+    def report(step: int, row: dict[str, Any]) -> None:
+        if on_step is not None:
+            on_step(done + step, row)
+
+    def check(trained: StitchModel, step: int) -> dict[str, float]:
+        side = feed.map.sides[-1] if feed.map is not None else None
+        return reading_accuracy(trained.eval(), prompt, config, min(128, CHECKED), side)
+
+    return fit(
+        model,
+        reading_loss(config.listen, word_ids(prompt)),
+        feed,
+        optim,
+        seed=config.seed,
+        groups=trunk_by_muon(config.muon),
+        directory=place,
+        checkpoint_every=500,
+        evaluate=check,
+        evaluate_every=1000,
+        resume=bool(checkpoints_in(place)),
+        config_hash=config.stage(number),
+        on_step=report,
+    )
+
+
+def save_world_lm(
+    model: StitchModel, prompt: PromptBuilder, config: WorldLmConfig, seconds: float, note: str = ""
+) -> Path:
+    """The trained model as a transformers folder whose card has its accuracy from words and from maps."""
+    sides = (None, *sorted({side for stage in config.maps for side in stage.sides}))
+    scores = {side: reading_accuracy(model.eval(), prompt, config, CHECKED, side) for side in sides}
+    final = Path(config.directory) / f"{config.name}-{config.hash()}" / "model"
     with atomic_directory(final, replace=True) as folder:
         model.lm.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(_card(config, scores, seconds), encoding="utf-8")
+        prompt.tokenizer.save_pretrained(folder)
+        (folder / "README.md").write_text(_card(config, scores, seconds, note), encoding="utf-8")
     return final
 
 
-def _card(config: WorldLmConfig, scores: Sequence[dict[str, float]], seconds: float) -> str:
-    words, maps = scores
-    table = "\n".join(f"| {family} | {words[family]:.1%} | {maps[family]:.1%} |" for family in words)
-    threads = torch.get_num_threads()
+def _card(
+    config: WorldLmConfig, scores: Mapping[int | None, dict[str, float]], seconds: float, note: str
+) -> str:
+    heads = ["words" if side is None else f"map {side} × {side}" for side in scores]
+    families = next(iter(scores.values()))
+    table = "\n".join(
+        f"| {family} | " + " | ".join(f"{found[family]:.1%}" for found in scores.values()) + " |"
+        for family in families
+    )
+    stages = " ".join(
+        f"Then {stage.steps} steps in which every other one shows the scenes as maps of "
+        f"{' or '.join(str(side) for side in stage.sides)} cells a side, each one token: "
+        + (
+            "blots of words that are only probable."
+            if stage.doubtful
+            else "the mean of its words' embeddings."
+        )
+        for stage in config.maps
+    )
     return (
         f"# {config.name}\n\nA small language model that reads scenes of the built-in world in words and answers "
         f"questions about them. Trained from scratch by `sutura zoo build world-lm`, on generated text only.\n\n"
         f"Qwen2 architecture, width {config.width}, depth {config.depth}, byte-level BPE vocabulary of "
         f"{config.vocabulary}. {config.steps} steps of {config.scenes} scenes: in the first {config.retold} the "
         f"description is told again in other orders, then {config.questions} questions of all families, up to "
-        f"{config.further} of {', '.join(config.hard)}, and the description again once. Then {config.map.steps} "
-        f"steps in which every other one shows the scenes as maps of {config.map.side} × {config.map.side} tokens, "
-        f"each the mean of the embeddings of what lies there, without columns and rows in figures. Loss on answers "
+        f"{config.further} of {', '.join(config.hard)}, and the description again once. {stages} Loss on answers "
         f"plus {config.listen} × loss on the questions' words; Muon for the trunk's matrices. "
-        f"{seconds / 60:.1f} minutes on {threads} CPU threads, seed {config.seed}.\n\n"
-        f"Accuracy on {CHECKED:,} scenes it was not trained on (one training run, greedy, exact match):\n\n"
-        f"| family | words | map |\n|---|---|---|\n{table}\n\nThe tokenizer's rules are in tokenizer.json: load it "
-        f"with `PreTrainedTokenizerFast`, since `AutoTokenizer` replaces them by Qwen2's.\n\nLicence: Apache-2.0.\n"
+        f"{seconds / 60:.1f} minutes on {torch.get_num_threads()} CPU thread(s), seed {config.seed}.{note}\n\n"
+        f"Accuracy on {CHECKED:,} scenes it was not trained on (one training run, greedy, exact match; maps with "
+        f"certain words):\n\n| family | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}\n{table}\n\n"
+        f"The tokenizer's rules are in tokenizer.json: load it with `PreTrainedTokenizerFast`, since "
+        f"`AutoTokenizer` replaces them by Qwen2's.\n\nLicence: Apache-2.0.\n"
     )

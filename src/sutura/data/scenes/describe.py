@@ -16,6 +16,9 @@ from sutura.data.scenes.world import SPLITS, Scene, SceneObject, make_scene, see
 #: The names of `labels`' entries, in order.
 LABELS: tuple[tuple[str, str], ...] = tuple((shape, colour) for shape in SHAPES for colour in COLOURS)
 
+#: The request that `retell` answers.
+RETELL = "what is there?"
+
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
 _RELATIONS = ("left of", "right of", "in front of", "behind")
 
