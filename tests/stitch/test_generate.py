@@ -128,6 +128,13 @@ def test_the_picture_is_read_once(prompt: PromptBuilder) -> None:
     assert lengths[1:] == [4, 4, 4], "one new column a turn, four turns at most"
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_the_cache_goes_by_the_name_this_transformers_has(prompt: PromptBuilder) -> None:
+    """Fault: a renamed argument that works with a warning today and fails in a later release."""
+    model = build()
+    assert generate(model, prompt, asked(prompt), model.project(tiny_patches(3)), max_new_tokens=2)
+
+
 def test_no_minimum_length() -> None:
     """Fault: at least three new tokens forced after an empty answer."""
     model = build()

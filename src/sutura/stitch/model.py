@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class StitchModel(nn.Module):
         self.encoder = encoder
         self.eager = lm.config._attn_implementation == "eager"  # type: ignore[union-attr]
         self.window = _shortest_window(lm.config)
+        self.cache_name = _cache_name(lm)
 
     @property
     def device(self) -> torch.device:
@@ -106,13 +108,14 @@ class StitchModel(nn.Module):
                 f"{self.window}; give the language model fewer picture tokens or use turns=separate."
             )
         mask = attention_mask(spliced.segments, key, past=known)
+        kept = {} if cache is None else {self.cache_name: cache}
         with head_at(self.lm, rows, columns):
             output = self.lm(
                 inputs_embeds=spliced.embeddings,
                 attention_mask=additive(mask, spliced.embeddings.dtype) if self.eager else mask,
                 position_ids=spliced.positions,
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **kept,
             )
         return output.logits
 
@@ -164,6 +167,12 @@ def head_at(lm: Any, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Ite
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _cache_name(lm: Any) -> str:
+    """What the model's forward calls its key-value cache: transformers 5.24 renamed the argument."""
+    base = lm.get_base_model() if hasattr(lm, "get_base_model") else lm
+    return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
 
 
 def _shortest_window(config: Any) -> int | None:
