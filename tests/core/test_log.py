@@ -52,3 +52,16 @@ def test_progress_counts():
         task = bars.add_task("training", total=3, note="loss 1.0")
         bars.advance(task, 2)
         assert bars.tasks[0].completed == 2
+
+
+def test_the_eta_is_right_when_workers_finish_in_pairs():
+    """Fault: two cells a moment apart, every 90 seconds, left "0.1 min" for nine that followed."""
+    now = 0.0
+    bars = progress_bars()
+    bars.get_time = lambda: now
+    task = bars.add_task("cells", total=16, note="")
+    for second in (90, 91, 180, 181, 270, 271):
+        now = float(second)
+        bars.advance(task)
+    left = bars.tasks[0].time_remaining
+    assert 300 < left < 500, "ten of sixteen are left, at two in 90 seconds"
