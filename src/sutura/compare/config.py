@@ -154,6 +154,14 @@ class CompareConfig(Section):
             raise ValueError(f"seeds {list(self.seeds)} repeat; a repeated seed is the same run twice")
         return self
 
+    def resolved(self) -> dict[str, Any]:
+        """As it is run: every row with the common settings in it, so that parsed again it runs the same."""
+        values = super().resolved()
+        rows = [row.resolved() for row in self.encoder_rows()]
+        if self.controls.untrained is not None:
+            values["controls"]["untrained"] = rows.pop()
+        return values | {"encoders": rows}
+
     def encoder_rows(self) -> list[EncoderConfig]:
         """Every encoder with the common settings filled in, the untrained control last."""
         rows = list(self.encoders)
