@@ -31,8 +31,8 @@ def test_the_language_model_reads_descriptions() -> None:
     config = LlmConfig(id="zoo:world-lm", train="none")
     lm, _ = load_language_model(config)
     prompt = PromptBuilder(load_tokenizer(config))
-    for maps, least in ((False, 0.92), (True, 0.85)):
-        scores = reading_accuracy(StitchModel(lm, None).eval(), prompt, WorldLmConfig(), 100, maps)
+    for side, least in ((None, 0.92), (4, 0.85), (8, 0.83)):
+        scores = reading_accuracy(StitchModel(lm, None).eval(), prompt, WorldLmConfig(), 100, side)
         assert scores["all"] > least
         assert scores["query_colour"] > 0.95
 
@@ -63,7 +63,7 @@ def test_a_changed_member_is_built_but_not_installed(tmp_path: Path, monkeypatch
     monkeypatch.setattr(zoo, "zoo_folder", lambda: place)
     changes = [
         "steps=3", "width=32", "depth=1", "mlp_width=32", "heads=2", "scenes=2", "questions=2",
-        "retold=1", "map.steps=2", f"directory={tmp_path / 'runs'}",
+        "retold=1", "maps=[{steps: 2}, {steps: 2, sides: [4, 8], doubtful: true}]", f"directory={tmp_path / 'runs'}",
     ]  # fmt: skip
     monkeypatch.setattr("sutura.train.world_lm.CHECKED", 4)
     (folder,) = zoo.build_member("world-lm", changes)
@@ -89,7 +89,7 @@ def test_building_twice_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.
                 "scenes=2",
                 "questions=2",
                 "retold=1",
-                "map.steps=2",
+                "maps=[{steps: 2}, {steps: 2, sides: [4, 8], doubtful: true}]",
             ],
         )
         config = config.model_copy(update={"directory": str(tmp_path / name), "optim": OptimConfig()})

@@ -90,6 +90,11 @@ class WorldLmConfig(Section):
     )
     directory: str = "runs/zoo"
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return self.steps + sum(stage.steps for stage in self.maps)
+
     def stage(self, number: int) -> str:
         """Fingerprint of all that a stage depends on; stage 0 has no maps. A later change leaves it as it is."""
         content = {name: value for name, value in self.resolved().items() if name != "maps"}

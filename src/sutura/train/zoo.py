@@ -77,7 +77,7 @@ def _train(member: str, overrides: Sequence[str]) -> Path:
         return pretrain_shown(load_config(PretrainConfig, f"zoo/{member}", overrides), command)
     config = load_config(WorldLmConfig, f"zoo/{member}", overrides)
     with progress_bars() as bars:
-        task = bars.add_task(f"training {member}", total=config.steps, note="")
+        task = bars.add_task(f"training {member}", total=config.total_steps, note="")
 
         def on_step(done: int, row: dict) -> None:
             bars.update(task, completed=done, note=f"loss {row['loss']:.3f}")
