@@ -52,6 +52,11 @@ def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
     for name, weight in targets.items():
         if weight.shape != onlines[name].shape:
             raise UserError(f"{name}: target {tuple(weight.shape)}, online {tuple(onlines[name].shape)}.")
-        weight.lerp_(onlines[name].to(weight.dtype), 1.0 - momentum)
+    names = list(targets)
+    torch._foreach_lerp_(
+        [targets[name] for name in names],
+        [onlines[name].to(targets[name].dtype) for name in names],
+        1.0 - momentum,
+    )
     for name, buffer in target_buffers.items():
         buffer.copy_(online_buffers[name])

@@ -15,7 +15,7 @@ from sutura.data.captions import CaptionedPictures
 from sutura.losses.prediction import standardise_by_place
 from sutura.models.clip import CLIP, TextTransformer
 from sutura.models.eva import EVA
-from sutura.models.ijepa import IJEPA
+from sutura.models.ijepa import IJEPA, layer_normalise
 from sutura.models.mae import MAE
 from sutura.models.siglip import SigLIP
 from sutura.models.vit import Classifier, ViT
@@ -119,9 +119,8 @@ def _build_eva(parts: Parts) -> TwoStage:
 
 def _build_ijepa(parts: Parts) -> IJEPA:
     c = parts.config.ijepa
-    # The paper's layer-normalised targets were tried first. At this size most of a target is what all targets
-    # share: after 200 steps guesses spread a fifth as far as targets, and the probe had not moved.
-    return IJEPA(parts.vit, c.predictor_width, c.predictor_depth, c.predictor_heads, standardise_by_place)
+    targets = standardise_by_place if c.normalise == "place" else layer_normalise
+    return IJEPA(parts.vit, c.predictor_width, c.predictor_depth, c.predictor_heads, targets)
 
 
 def _rectangles(config: MethodConfig, grid: tuple[int, int]) -> MaskDraw:

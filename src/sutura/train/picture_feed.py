@@ -16,6 +16,8 @@ from sutura.core.errors import UserError
 from sutura.core.runtime import derive_seed, generator
 from sutura.data.captions import CaptionedPictures
 
+#: Pictures that are carried to a device at a time.
+CARRIED = 4096
 Supervision = Literal["labels", "captions", "none"]
 #: For a number of pictures and a generator: masks, under the names of a batch's fields.
 MaskDraw = Callable[[int, torch.Generator], dict[str, Tensor]]
@@ -45,11 +47,15 @@ class PictureBatch(NamedTuple):
 
 
 def normalise(
-    pictures: UInt8[np.ndarray, "batch height width 3"], mean: Sequence[float], std: Sequence[float]
+    pictures: UInt8[np.ndarray, "batch height width 3"] | UInt8[Tensor, "batch height width 3"],
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Float[Tensor, "batch 3 height width"]:
-    """8-bit pictures as an encoder takes them."""
-    pixels = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div_(255.0)
-    return pixels.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
+    """8-bit pictures as an encoder takes them, on the device that they lie on."""
+    found = pictures if isinstance(pictures, Tensor) else torch.from_numpy(np.array(pictures))
+    pixels = found.permute(0, 3, 1, 2).float().div_(255.0)
+    centre, spread = (torch.tensor(of, device=pixels.device).view(3, 1, 1) for of in (mean, std))
+    return pixels.sub_(centre).div_(spread)
 
 
 class PictureFeed:
@@ -101,6 +107,31 @@ class PictureFeed:
         self.size, self.shift, self.flip, self.crop = size, shift, flip, crop
         self.batch, self.steps = batch, passes // batch
         self._shuffles: dict[int, Tensor] = {}
+        self._held: UInt8[Tensor, "pictures height width 3"] | None = None
+
+    def hold_on(self, device: torch.device, share: float = 0.25) -> bool:
+        """Keep the 8-bit pictures in a GPU's memory, and make batches there from the same draws.
+
+        A step of a small encoder takes a few milliseconds on a GPU; cutting and normalising its pictures on
+        the host, and carrying four bytes a colour over, would take several times that.
+
+        Args:
+            device: where batches are made from now on; the host keeps what it has.
+            share: of the device's free memory that the pictures may take at most.
+
+        Returns:
+            Whether they are held: not on a CPU, and not if there are too many.
+        """
+        if device.type != "cuda":
+            return False
+        size = int(np.prod(self.data.pixels.shape))
+        if size > share * torch.cuda.mem_get_info(device)[0]:
+            return False
+        self._held = torch.empty(self.data.pixels.shape, dtype=torch.uint8, device=device)
+        for start in range(0, len(self.data), CARRIED):
+            part = np.array(self.data.pixels[start : start + CARRIED])
+            self._held[start : start + CARRIED] = torch.from_numpy(part)
+        return True
 
     def micro_batches(self, step: int) -> list[PictureBatch]:
         """The one batch of a step: a contrastive loss sees all of it together."""
@@ -144,32 +175,36 @@ class PictureFeed:
 
     def _pixels(self, index: list[int], step: int) -> Float[Tensor, "batch 3 height width"]:
         rng = np.random.default_rng(derive_seed(self.seed, "shift", step))
-        pictures = self.data.pixels[np.asarray(index)]
+        if self._held is None:
+            pictures = torch.from_numpy(np.array(self.data.pixels[np.asarray(index)]))
+        else:
+            pictures = self._held[torch.tensor(index, device=self._held.device)]
         if self.crop is None:
-            size = (self.size, self.size) if self.size else pictures.shape[1:3]
+            size = (self.size, self.size) if self.size else (pictures.shape[1], pictures.shape[2])
             pixels = normalise(_windows(pictures, size, self.shift, rng), self.mean, self.std)
         else:
             assert self.size is not None
             pixels = _crops(normalise(pictures, self.mean, self.std), self.size, self.crop, rng)
         if self.flip:
-            mirrored = torch.from_numpy(rng.random(len(index)) < 0.5).view(-1, 1, 1, 1)
+            mirrored = torch.from_numpy(rng.random(len(index)) < 0.5).to(pixels.device).view(-1, 1, 1, 1)
             pixels = torch.where(mirrored, pixels.flip(3), pixels)
         return pixels
 
 
 def _windows(
-    pictures: UInt8[np.ndarray, "batch height width 3"],
+    pictures: UInt8[Tensor, "batch height width 3"],
     size: tuple[int, int],
     shift: int,
     rng: np.random.Generator,
-) -> UInt8[np.ndarray, "batch rows columns 3"]:
+) -> UInt8[Tensor, "batch rows columns 3"]:
     """A window of each picture, moved from its middle by up to `shift`; beyond the border that is repeated."""
     height, width = pictures.shape[1:3]
     move = rng.integers(-shift, shift + 1, size=(2, len(pictures), 1))
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    rows = np.clip(np.arange(size[0]) + top + move[0], 0, height - 1)
-    columns = np.clip(np.arange(size[1]) + left + move[1], 0, width - 1)
-    return pictures[np.arange(len(pictures))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    rows = torch.from_numpy(np.clip(np.arange(size[0]) + top + move[0], 0, height - 1)).to(pictures.device)
+    columns = torch.from_numpy(np.clip(np.arange(size[1]) + left + move[1], 0, width - 1)).to(pictures.device)
+    each = torch.arange(len(pictures), device=pictures.device)
+    return pictures[each[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _crops(
@@ -191,7 +226,9 @@ def _crops(
     change = np.zeros((count, 2, 3), np.float32)
     change[:, 0, 0], change[:, 1, 1] = sides[:, 0], sides[:, 1]
     change[:, :, 2] = middle
-    grid = F.affine_grid(torch.from_numpy(change), [count, 3, size, size], align_corners=False)
+    grid = F.affine_grid(
+        torch.from_numpy(change).to(pixels.device), [count, 3, size, size], align_corners=False
+    )
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

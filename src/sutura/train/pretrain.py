@@ -242,8 +242,10 @@ def _fit(
     run: str,
     on_step: Callable[[int, dict[str, Any]], None] | None,
 ) -> FitResult:
+    device = pick_device(config.device)
+    feed.hold_on(device)
     # The world's pictures lie ready: making their batches in a second thread gains nothing beside a CPU's step.
-    ready = on_world(config) and pick_device(config.device).type == "cpu"
+    ready = on_world(config) and device.type == "cpu"
     with nullcontext(feed) if ready else Ahead(feed) as batches:
         return fit(
             model,
@@ -258,7 +260,7 @@ def _fit(
             checkpoint_every=config.checkpoint_every,
             resume=bool(checkpoints_in(work)),
             on_step=on_step,
-            device=config.device,
+            device=device,
             config_hash=run,
         )
 

@@ -77,6 +77,8 @@ class IjepaConfig(Section):
 
     Args:
         momentum: of the target encoder at the first step; it rises linearly to 1.
+        normalise: how targets are normalised: each patch over its own width, as the paper has it, or by its
+            `place` over the pictures of the batch (LOG.md, 2026-11-21, says why).
     """
 
     predictor_width: int = Field(default=64, ge=4)
@@ -89,6 +91,7 @@ class IjepaConfig(Section):
     context_aspect: tuple[float, float] = (0.8, 1.25)
     least_context: int = Field(default=10, ge=1)
     momentum: float = Field(default=0.99, ge=0, lt=1)
+    normalise: Literal["place", "patch"] = "place"
 
     def masks(self, grid: tuple[int, int]) -> MultiBlock:
         """The mask sampler."""
