@@ -186,3 +186,30 @@ def test_stored_squares_may_be_larger_than_what_the_encoder_takes():
         whole = normalise(data.pixels[index][None], MEAN, STD)[0]
         windows = [whole[:, y : y + 4, x : x + 4] for y in range(5) for x in range(5)]
         assert any(torch.equal(pixels, window) for window in windows)
+
+
+def test_pictures_held_on_a_device_give_the_same_batches(monkeypatch):
+    """The fast path of a GPU, on the CPU's own memory: every draw, window, crop and mirror stays where it was."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**6, 10**6))
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, device, **rest: empty(*size, **rest))
+    for changes in ({}, {"size": 6, "flip": True}, {"crop": (0.3, 0.9), "size": 6, "flip": True}):
+        plain, held = feed(**changes), feed(**changes)
+        assert held.hold_on(torch.device("cuda"))
+        for step in (0, 1, 5):
+            assert torch.equal(plain.micro_batches(step)[0].pixels, held.micro_batches(step)[0].pixels)
+
+
+def test_pictures_are_not_held_on_a_cpu_nor_where_they_are_too_many(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 8 * 8 * 3, 10**6))
+    assert not feed().hold_on(torch.device("cuda"))  # a quarter of the free memory at most
+    assert not feed().hold_on(torch.device("cpu"))
+
+
+@pytest.mark.gpu
+def test_pictures_held_on_a_gpu_give_the_same_batches():
+    plain, held = feed(flip=True), feed(flip=True)
+    assert held.hold_on(torch.device("cuda"))
+    theirs = held.micro_batches(2)[0].pixels
+    assert theirs.device.type == "cuda"
+    assert torch.allclose(plain.micro_batches(2)[0].pixels, theirs.cpu(), atol=1e-6)

@@ -87,6 +87,7 @@ class WorldLmConfig(Section):
     maps: tuple[MapStage, ...] = (
         MapStage(),
         MapStage(sides=(4, 8), steps=2000, doubtful=True),
+        MapStage(sides=(4, 8), steps=3000, doubtful=True),
     )
     directory: str = "runs/zoo"
 
