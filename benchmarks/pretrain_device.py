@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from pretrain_references import LABELS, LENGTH, PARTS, SIZES, WARM, WORDS, Run
 from pretrain_timm import Reference, reference
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sutura.core.runtime import generator
@@ -119,12 +119,10 @@ def draw_batch(run: Run, seed: int) -> PictureBatch:
 
 def part_of(batch: PictureBatch, count: int) -> PictureBatch:
     """The first pictures of a batch."""
-    cut = {k: v[:count] for k, v in batch._asdict().items() if v is not None}
-    assert batch.targets is not None
-    assert batch.positives is not None
-    return PictureBatch(
-        **cut | {"targets": batch.targets[:, :count], "positives": batch.positives[:count, :count]}
-    )
+    whole = {k: v for k, v in batch._asdict().items() if isinstance(v, Tensor)}
+    cut = {k: v[:count] for k, v in whole.items()}
+    cut |= {"targets": whole["targets"][:, :count], "positives": whole["positives"][:count, :count]}
+    return batch._replace(ids=batch.ids[:count], **cut)
 
 
 def build_ours(run: Run, method: str) -> nn.Module:
@@ -225,7 +223,7 @@ def ceiling(run: Run, side: int) -> float:
         wait(run.device)
         began = time.perf_counter()
         for _ in range(5):
-            a @ b
+            torch.mm(a, b)
         wait(run.device)
         times.append((time.perf_counter() - began) / 5)
     return 2 * side**3 / statistics.median(times[1:])
