@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,17 @@ LABELS, WORDS, LENGTH, CAPTIONS = 20, 60, 40, 4
 #: Steps that are run and not counted.
 WARM = 2
 MEAN, STD = (0.70, 0.69, 0.69), (0.14, 0.14, 0.14)
-#: Share of hidden patches, and the decoder, on both sides.
-RATIO, DECODER = 0.75, {"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 4}
+#: Share of hidden patches, on both sides.
+RATIO = 0.75
+#: What the methods put around the encoder, on both sides; of `b16` as in the papers.
+PARTS: dict[str, dict[str, dict[str, Any]]] = {
+    "tiny": {"mae": {"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 4}},
+    "b16": {
+        "clip": {"dim": 512, "text_width": 512, "text_depth": 12, "text_heads": 8},
+        "mae": {"decoder_width": 512, "decoder_depth": 8, "decoder_heads": 16},
+        "ijepa": {"predictor_width": 384, "predictor_depth": 6, "predictor_heads": 12},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,9 @@ class Run:
     precision: str
     device: str
     workers: int
+    parts: dict[str, dict[str, Any]] = field(default_factory=lambda: PARTS["tiny"])
+    words: int = WORDS
+    length: int = LENGTH
 
     def config(self, method: str) -> PretrainConfig:
         """Of our side."""
@@ -50,7 +62,7 @@ class Run:
                 "batch": self.batch,
                 "vit": self.vit,
                 "pictures": {"mean": MEAN, "std": STD, "shift": 4},
-                "methods": {"mae": {"ratio": RATIO, **DECODER}},
+                "methods": {**self.parts, "mae": {"ratio": RATIO, **self.parts["mae"]}},
                 "optim": {"lr": 1e-3, "weight_decay": 0.05, "precision": self.precision},
             }
         )
@@ -156,7 +168,7 @@ class PlainClip(nn.Module):
         c = run.config("clip").methods.clip
         self.vit, self.project = timm_vit(run.vit, 0), nn.Linear(run.vit["width"], c.dim, bias=False)
         self.text = TextTransformer(
-            context_length=LENGTH, vocab_size=WORDS, width=c.text_width, heads=c.text_heads,
+            context_length=run.length, vocab_size=run.words, width=c.text_width, heads=c.text_heads,
             layers=c.text_depth, output_dim=c.dim, pool_type="eos", eos_id=1,
         )  # fmt: skip
         self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
@@ -180,7 +192,8 @@ class PlainMae(nn.Module):
         )
 
         super().__init__()
-        vit, width = timm_vit(run.vit, 0), DECODER["decoder_width"]
+        decoder = run.parts["mae"]
+        vit, width = timm_vit(run.vit, 0), decoder["decoder_width"]
         self.patches, self.size = (
             (run.vit["image_size"] // run.vit["patch_size"]) ** 2,
             run.vit["patch_size"],
@@ -188,8 +201,8 @@ class PlainMae(nn.Module):
         self.encoder = MaskedVisionTransformerTIMM(vit=vit)
         self.enter, self.leave = nn.Linear(run.vit["width"], width), nn.Linear(width, 3 * self.size**2)
         self.decoder = MaskedVisionTransformerDecoderTIMM(
-            num_patches=self.patches, embed_dim=width, depth=DECODER["decoder_depth"],
-            num_heads=DECODER["decoder_heads"], num_prefix_tokens=0,
+            num_patches=self.patches, embed_dim=width, depth=decoder["decoder_depth"],
+            num_heads=decoder["decoder_heads"], num_prefix_tokens=0,
         )  # fmt: skip
 
     def forward(self, pixels: Tensor, labels: Tensor, words: Tensor) -> Tensor:

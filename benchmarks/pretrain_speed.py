@@ -3,7 +3,8 @@
 Both sides train the same ViT (width, depth, heads, patch) on the same pictures with the same batch, precision, AdamW
 and clipping. Ours is `sutura.train.loop.fit` with its feed, as `sutura pretrain` runs it. The plain loop reads pictures
 through a DataLoader with torchvision's transforms; a second figure leaves its loader out: one batch, in memory. MAE
-needs lightly, which is no dependency, and is left out where it cannot be imported.
+needs lightly, which is no dependency, and is left out where it cannot be imported. `pretrain_device.py` times the
+step alone, with pictures that lie on the device.
 
     python benchmarks/pretrain_speed.py
     python benchmarks/pretrain_speed.py --size b16 --device cuda --batch 256 --methods supervised
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pretrain_references import PLAIN, SIZES, WARM, OneByOne, Run, make_pictures
+from pretrain_references import PARTS, PLAIN, SIZES, WARM, OneByOne, Run, make_pictures
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1024)
     parser.add_argument("--json", help="append the figures to this file")
     o = parser.parse_args()
-    run = Run(SIZES[o.size], o.batch, o.steps, o.precision, o.device, o.workers)
+    run = Run(SIZES[o.size], o.batch, o.steps, o.precision, o.device, o.workers, PARTS[o.size])
     where = torch.cuda.get_device_name() if o.device == "cuda" else platform.machine()
     figures: dict[str, Any] = {
         "size": o.size,

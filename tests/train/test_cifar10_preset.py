@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from sutura.core.errors import UserError
+from sutura.encoders.text import load_two_tower
+from sutura.evals.zero_shot import PHOTOS
 from sutura.models.zoo_format import load_zoo_vit
 from sutura.train.pretrain import pretrain
 from sutura.train.pretrain_config import PretrainConfig, pretrain_settings
@@ -14,7 +16,7 @@ from sutura.train.pretrain_config import PretrainConfig, pretrain_settings
 DATA = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 SMALL = [
     "vit.width=16", "vit.depth=1", "vit.heads=2", "passes=32", "batch=16", "pictures.source.limit=200",
-    "check={fitted: 40, scored: 20, watched: 32, every: 0}", "checkpoint_every=0", "optim.precision=float32",
+    "check={fitted: 40, scored: 20, watched: 32, every: 0}", "checkpoint_every=2", "optim.precision=float32",
 ]  # fmt: skip
 
 
@@ -34,9 +36,16 @@ def test_an_encoder_is_trained_on_the_training_split_alone(tmp_path: Path) -> No
     assert facts["probe"]["scored"] == 20
 
 
-def test_captions_that_are_not_there_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="caption"):
-        pretrain(_config("clip", tmp_path))
+def test_captions_are_made_of_the_names_of_classes(tmp_path: Path) -> None:
+    """Zero-shot reads the run with its own templates."""
+    encoder = pretrain(_config("siglip", tmp_path))
+    tower = load_two_tower(str(encoder.parent))
+    assert tower.encode_text([template.format("truck") for template in PHOTOS]).shape == (len(PHOTOS), 128)
+
+
+def test_a_teacher_of_other_patches_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Patches must be the same"):
+        pretrain(_config("eva", tmp_path))
 
 
 def test_whole_batches_are_in_the_budget() -> None:

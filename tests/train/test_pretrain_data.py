@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from sutura.cli import app
 from sutura.core.errors import UserError
 from sutura.encoders import load_encoder
+from sutura.encoders.text import load_two_tower
 from sutura.models.zoo_format import load_zoo_vit
 from sutura.train.methods import METHODS
-from sutura.train.pretrain import pretrain
+from sutura.train.pretrain import build_feed, pretrain, saved_weights
 from sutura.train.pretrain_config import pretrain_settings
 from sutura.train.pretrain_data import pretraining_pictures
 
@@ -87,6 +89,28 @@ def test_pictures_of_mixed_sizes_with_captions_or_nothing(folder, objective):
     said = []
     assert pretrain(config, lambda step, row: said.append(step)) == encoder
     assert not said  # finished: not trained again
+
+
+@pytest.mark.parametrize("objective", ["clip", "siglip", "eva"])
+def test_class_folders_train_what_learns_from_texts(objective, folder):
+    """Pictures of one class share their captions, and SigLIP takes no one of them for a negative."""
+    templates = "pictures.source.caption_templates=['a photo of a {}.', 'a small {}']"
+    asked = small(folder, templates, "methods.eva.target=pixels")
+    config = pretrain_settings(objective, str(folder / "set"), overrides=asked)
+    method = METHODS.get(objective)
+    train, _ = pretraining_pictures(config, method)
+    batch = build_feed(config, method, train).micro_batches(0)[0]
+    labels = train.labels[batch.ids]
+    assert len(set(labels.tolist())) < len(labels)
+    assert (batch.positives.numpy() == (labels[:, None] == labels)).all()
+    encoder = pretrain(config)
+    tower = load_two_tower(str(encoder.parent))
+    told = tower.encode_text(["a photo of a red.", "a small blue"])
+    assert told.shape == (2, 8)
+    assert not torch.allclose(told[0], told[1])
+    vit, _ = load_zoo_vit(encoder)
+    kept = saved_weights(tower.model.vision).state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in vit.state_dict().items())
 
 
 def test_pictures_that_changed_are_another_run(folder):

@@ -166,7 +166,8 @@ class FolderRows:
         if "caption" in needs:
             raise UserError(
                 f"{path.name} is a folder of pictures, and captions are needed. Put a metadata.jsonl into it, "
-                'one line a picture: {"file_name": …, "caption": …}.'
+                'one line a picture: {"file_name": …, "caption": …}; or have captions made of the names of '
+                "class folders (pictures.source.caption_templates)."
             )
         self.set_aside, self.label_names = SetAside(), ()
         self.root, self.files = root, []

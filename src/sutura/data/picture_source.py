@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sutura.core.config import Section
 from sutura.data.places import Kind, hub_path, kind_at
@@ -26,6 +26,8 @@ class PictureSource(Section):
         image_folder: what picture paths of JSON lines are relative to; the file's folder by default.
         limit: at most so many pictures, the first ones.
         classes: how many labels there are, where the file does not say; a label beyond is refused.
+        caption_templates: sentences with `{}` in them where the name of a picture's label goes; they are its
+            captions then, whatever else the file has. The built-in world keeps its own.
         least_count: a caption's word that occurs less often is read as unknown.
         most_words: size of the vocabulary, the most frequent words first.
         longest: words of a caption that are read.
@@ -42,11 +44,21 @@ class PictureSource(Section):
     image_folder: str | None = None
     limit: int | None = Field(default=None, ge=1)
     classes: int | None = Field(default=None, ge=2)
+    # Not part of the dump while empty: runs that make no captions keep the name they had before there was this.
+    caption_templates: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
     least_count: int = Field(default=2, ge=1)
     most_words: int = Field(default=20_000, ge=1, le=32_000)
     longest: int = Field(default=40, ge=1)
     store: int | None = Field(default=None, ge=8)
     live: bool = False
+
+    @field_validator("caption_templates")
+    @classmethod
+    def _one_place_each(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        for template in templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"{template!r} needs exactly one {{}}, where the label's name goes")
+        return templates
 
     def found(self) -> Kind:
         """What lies at the path. Raises UserError when there is nothing."""

@@ -18,6 +18,7 @@ from sutura.core.log import say
 from sutura.core.runtime import derive_seed
 from sutura.data.captions import CaptionedPictures, Pixels, WordVocabulary, words_of
 from sutura.data.classes import Labels, encode_labels
+from sutura.data.label_captions import label_captions
 from sutura.data.picture_rows import Rows, open_rows
 from sutura.data.picture_source import PictureSource
 from sutura.data.samples import SetAside
@@ -62,7 +63,8 @@ def load_pictures(
     """Pictures to train on, and pictures to look at the encoder with; no picture is in both.
 
     Labels and captions are looked through before the first picture is decoded. Set aside and counted:
-    pictures that cannot be decoded, are smaller than a patch, or lack what is needed.
+    pictures that cannot be decoded, are smaller than a patch, or lack what is needed. With
+    `source.caption_templates`, captions are made of labels, which are what is needed then.
 
     Args:
         source: where from.
@@ -75,11 +77,16 @@ def load_pictures(
         on_progress: called with pictures read so far, and how many there are.
 
     Raises:
-        UserError: nothing usable, labels out of range or all alike, or too few pictures.
+        UserError: nothing usable, labels out of range or all alike, numbers for names where captions are made
+            of them, or too few pictures.
     """
+    told = "caption" in needs
+    if told and source.caption_templates:
+        needs = tuple(dict.fromkeys("label" if need == "caption" else need for need in needs))
     rows = open_rows(source.rows(source.split), needs)
-    wanted = _complete(rows, source, needs)
+    wanted = _complete(rows, source, needs, named=told and bool(source.caption_templates))
     names = _label_names(rows, wanted, source, needs)
+    texts = label_captions(rows.labels, names, source) if told and source.caption_templates else rows.captions
     found = _judge(rows, wanted, source, side, least, cache, on_progress)
     if source.check_split is None:
         train, held = _hold_out(found, check)
@@ -100,7 +107,7 @@ def load_pictures(
         raise UserError(f"{len(train)} pictures are left to train on; at least two are needed.")
     about = f"{len(train):,} pictures of {source.path}, split {source.split}; {note}. Set aside: "
     about += f"{found.set_aside.summary()}."
-    words, vocabulary = _words(found, train, source, captions, cache) if "caption" in needs else (None, None)
+    words, vocabulary = _words(found, train, source, texts, captions, cache) if told else (None, None)
     key = fingerprint([found.key, other.key, train.tolist()[:1000], len(train), source.resolved(), captions])
     labels = _labels(found, train, names, needed="label" in needs)
     seen = _labels(other, held, names, needed=False)
@@ -110,14 +117,18 @@ def load_pictures(
     )
 
 
-def _complete(rows: Rows, source: PictureSource, needs: Sequence[Need]) -> list[int]:
-    """Rows with all that is needed beside the picture; the others are set aside."""
+def _complete(rows: Rows, source: PictureSource, needs: Sequence[Need], *, named: bool) -> list[int]:
+    """Rows with all that is needed beside the picture; the others are set aside.
+
+    Args:
+        named: whether a list of labels must have one in it.
+    """
     count = min(len(rows), source.limit or len(rows))
     if not count:
         raise UserError(f"There are no pictures in {source.path!r}.")
     wanted = []
     for row in range(count):
-        if "label" in needs and rows.labels[row] is None:
+        if "label" in needs and (rows.labels[row] is None or (named and rows.labels[row] == [])):
             rows.set_aside.add("no label", rows.where(row))
         elif "caption" in needs and not rows.captions(row):
             rows.set_aside.add("no caption", rows.where(row))
@@ -243,35 +254,45 @@ def _some(found: Judged, count: int, where: str) -> np.ndarray:
 
 
 def _words(
-    found: Judged, train: np.ndarray, source: PictureSource, captions: int, cache: Path
+    found: Judged,
+    train: np.ndarray,
+    source: PictureSource,
+    texts: Callable[[int], list[str]],
+    captions: int,
+    cache: Path,
 ) -> tuple[np.ndarray, WordVocabulary]:
     """Ids of the captions (pictures × captions × length, from disk), and the words they stand for.
 
     A picture with fewer captions than others has its own again.
     """
     stated = [_VERSION, found.key, fingerprint(train.tolist()), captions]
-    stated += [source.least_count, source.most_words, source.longest]
+    stated += [source.least_count, source.most_words, source.longest, *source.caption_templates]
     folder = cache / f"words-{fingerprint(stated)}"
     if not folder.is_dir():
         with atomic_directory(folder, replace=True) as temporary:
-            _write_words(found, train, source, captions, temporary)
+            _write_words(found, train, source, texts, captions, temporary)
     vocabulary = WordVocabulary(tuple(read_json(folder / "vocabulary.json")))
     return np.load(folder / "words.npy", mmap_mode="r"), vocabulary
 
 
 def _write_words(
-    found: Judged, train: np.ndarray, source: PictureSource, captions: int, folder: Path
+    found: Judged,
+    train: np.ndarray,
+    source: PictureSource,
+    texts: Callable[[int], list[str]],
+    captions: int,
+    folder: Path,
 ) -> None:
     from numpy.lib.format import open_memmap
 
     counts: Counter[str] = Counter()
     each, longest = 1, 1
 
-    def texts(place: Any) -> list[str]:
-        return found.rows.captions(int(found.kept[place]))[:captions]
+    def own_texts(place: Any) -> list[str]:
+        return texts(int(found.kept[place]))[:captions]
 
     for place in train:
-        own = texts(place)
+        own = own_texts(place)
         each = max(each, len(own))
         for text in own:
             words = words_of(text)[: source.longest]
@@ -280,7 +301,7 @@ def _write_words(
     vocabulary = WordVocabulary.frequent(counts, source.least_count, source.most_words)
     out = open_memmap(folder / "words.npy", "w+", np.int16, (len(train), each, longest + 1))
     for i, place in enumerate(train):
-        ids = vocabulary.encode(texts(place), source.longest)
+        ids = vocabulary.encode(own_texts(place), source.longest)
         for k in range(each):
             out[i, k, : ids.shape[1]] = ids[k % len(ids)]
     out.flush()

@@ -1,4 +1,4 @@
-"""Both towers of our own CLIP and SigLIP, from the folder a pretraining run leaves behind."""
+"""Both towers of our own CLIP, SigLIP and EVA, from the folder a pretraining run leaves behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from sutura.models.zoo_format import read_zoo_config
 
 VOCABULARY = "vocabulary.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_MODELS: dict[str, type[CLIP] | type[SigLIP]] = {"clip": CLIP, "siglip": SigLIP}
+_MODELS: dict[str, type[CLIP] | type[SigLIP]] = {"clip": CLIP, "siglip": SigLIP, "eva": CLIP}
+#: Where the second stage of an EVA run keeps CLIP's parts; the encoder stands under the stage that had it first.
+_SECOND_STAGE = {"masked.encoder.": "vision.", "contrastive.": ""}
 
 
 def is_run(folder: Path) -> bool:
@@ -53,6 +55,8 @@ def load_run(folder: Path) -> tuple[CLIP | SigLIP, TransformConfig, Callable[[li
             "with checkpoint_every above 0."
         )
     tensors = load_tensors(found[max(found)] / "weights.safetensors")
+    if objective == "eva":
+        tensors = _second_stage(tensors)
     model = _build(_MODELS[objective], written, run, tensors)
     expected = model.state_dict()
     buffers = {name: t for name, t in model.named_buffers() if name in expected and name not in tensors}
@@ -84,6 +88,16 @@ def load_run(folder: Path) -> tuple[CLIP | SigLIP, TransformConfig, Callable[[li
 
     numbers = parse(TransformConfig, {"resize": "squash", **written["transform"]}, where=str(folder))
     return model, numbers, text
+
+
+def _second_stage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """CLIP's weights out of an EVA run's; its mask token, first head and teacher are left out."""
+    return {
+        ours + name.removeprefix(theirs): tensor
+        for theirs, ours in _SECOND_STAGE.items()
+        for name, tensor in tensors.items()
+        if name.startswith(theirs)
+    }
 
 
 def _build(
