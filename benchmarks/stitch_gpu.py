@@ -24,10 +24,11 @@ import json
 import platform
 import statistics
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -326,6 +327,14 @@ def run_all(bench: Bench, jobs: Sequence[Job]) -> None:
         bench.emit(f"\nnot run for want of time: {', '.join(late)}", {"what": "not run", "rows": late})
 
 
+def _version(package: str) -> str:
+    """A package that was copied beside the script may have no metadata."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def header(bench: Bench, size: int) -> None:
     """Where and with what, and the ceiling."""
     device = bench.device
@@ -337,7 +346,7 @@ def header(bench: Bench, size: int) -> None:
         "machine": platform.machine(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
-        **{package: version(package) for package in ("torch", "transformers", "peft", "accelerate")},
+        **{package: _version(package) for package in ("torch", "transformers", "peft", "accelerate")},
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
@@ -370,6 +379,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--new-tokens", type=int, default=3)
     parser.add_argument("--json", help="append every figure to this file as it is measured")
     options = parser.parse_args(arguments)
+    warnings.simplefilter("ignore", FutureWarning)  # peft still reads a flag that transformers is renaming
     toy = options.size == "toy"
     bench = Bench(
         torch.device(options.device), toy, options.precision, options.seconds, options.repeats, options.limit,

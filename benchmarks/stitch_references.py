@@ -103,7 +103,8 @@ class Plain(nn.Module):
 
     def __init__(self, vit: nn.Module, projector: nn.Module, lm: nn.Module, shape: Shape) -> None:
         super().__init__()
-        self.vit, self.projector, self.lm, self.shape = vit, projector, lm, shape
+        self.vit, self.projector, self.shape = vit, projector, shape
+        self.lm: Any = lm
 
     def patches(self, pixels: Tensor) -> Tensor:
         with torch.no_grad():

@@ -77,7 +77,7 @@ def prompt() -> PromptBuilder:
     return PromptBuilder(tiny_tokenizer())
 
 
-def batch(prompt: PromptBuilder, rows: list[Row], **pictures: Tensor) -> StitchBatch:
+def batch(prompt: PromptBuilder, rows: list[Row], **pictures: Any) -> StitchBatch:
     packed = pack(rows, head_ids=prompt.head_ids, pad_id=min(prompt.stop_ids))
     return StitchBatch(packed, 7, **pictures)
 
