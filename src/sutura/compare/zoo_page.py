@@ -122,7 +122,7 @@ def zoo_page(comparison: Comparison, zoo: Sequence[Member], probes: Sequence[Pat
         lines += _skill_lines(frame, facts, standing)
     lines += ["## Who saw how many pictures", "", passes_table(zoo).markdown(), ""]
     for path in probes:
-        lines += _probe_lines(path)
+        lines += probe_lines(path)
     lines += _repeat_lines(comparison)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -271,8 +271,8 @@ def _skill_lines(
     ]
 
 
-def _probe_lines(path: Path) -> list[str]:
-    """Figures of `sutura probe`, encoders × probes."""
+def probe_lines(path: Path) -> list[str]:
+    """Figures that `sutura probe --out` wrote, encoders × probes. Raises UserError for another file."""
     saved = read_json(path)
     if not isinstance(saved, dict) or not {"about", "rows"} <= set(saved) or not saved["rows"]:
         raise UserError(f"{path} is no result of probes; write one with sutura probe --out {path.name}.")

@@ -4,7 +4,7 @@ Simulated differences with a true value of 0: pictures with unequal numbers of q
 interaction noise over the range that stitches show. Prints a table, and the lowest and highest coverage for
 each number of seeds, which `sutura.compare.statistics.COVERAGE_FOUND` keeps for the sentences of the verdict.
 
-    python benchmarks/coverage.py [REPEATS]
+    python benchmarks/interval_coverage.py [REPEATS]
 """
 
 from __future__ import annotations

@@ -1,0 +1,179 @@
+"""Probes of the zoo as one page: linear, k-NN, attentive and few-shot of every encoder, zero-shot where texts are read.
+
+All encoders are probed on the same pictures through the cache of features that stitches share. Zero-shot needs the
+text tower, which a zoo folder does not keep: it is read from the last checkpoint of the run that left these very
+weights, looked for in `--runs`. What has none is named on the page.
+
+    python benchmarks/zoo_probes.py
+    python benchmarks/zoo_probes.py --data DIR/cifar10 --encoders runs/pretrain/*-* --out runs/probes/cifar10.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sutura
+from sutura.compare.zoo_page import probe_lines
+from sutura.core.checkpoint import write_json
+from sutura.core.config import preset_names
+from sutura.core.doctor import commit, machine
+from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint_file
+from sutura.encoders.own_text import is_run
+from sutura.evals.probe_config import USUAL
+from sutura.models.zoo_format import WEIGHTS, read_zoo_config
+from sutura.train.methods import METHODS
+from sutura.train.zoo import LANGUAGE_MODEL, zoo_folder
+
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "zoo_probes.md"
+#: Where the zoo's runs lie.
+RUNS = Path("runs/zoo")
+
+
+def encoder_row(asked: str) -> dict[str, str]:
+    """Id and name of an encoder.
+
+    Args:
+        asked: `zoo:NAME`, a zoo folder, or the folder of a pretraining run.
+
+    Raises:
+        UserError: no such encoder.
+    """
+    if asked.startswith("zoo:"):
+        return {"id": asked, "name": asked.removeprefix("zoo:")}
+    folder = Path(asked) / "encoder" if is_run(Path(asked)) else Path(asked)
+    return {"id": str(folder), "name": str(read_zoo_config(folder).get("name") or folder.name)}
+
+
+def folder_of(row: Mapping[str, str]) -> Path:
+    """The zoo folder of an encoder."""
+    name = row["id"]
+    return zoo_folder() / name.removeprefix("zoo:") if name.startswith("zoo:") else Path(name)
+
+
+def reads_texts(row: Mapping[str, str]) -> bool:
+    """Whether the encoder was trained beside a text tower."""
+    objective = str(read_zoo_config(folder_of(row)).get("objective"))
+    return objective in METHODS and METHODS.get(objective).supervision == "captions"
+
+
+def run_of(row: Mapping[str, str], runs: Path) -> Path | None:
+    """The run, with a checkpoint, that left the encoder's weights; None where there is none."""
+    folder = folder_of(row)
+    places = [folder.parent] if folder.name == "encoder" else sorted(runs.glob(f"{row['name']}-*"))
+    own = fingerprint_file(folder / WEIGHTS)
+    for place in places:
+        left = place / "encoder" / WEIGHTS
+        if left.is_file() and fingerprint_file(left) == own and any(place.glob("checkpoint-*")):
+            return place
+    return None
+
+
+def measure(
+    rows: Sequence[Mapping[str, str]],
+    data: Mapping[str, Any] | str,
+    *,
+    runs: Path,
+    keep: Path,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Figures of all probes: `about` and `rows` as `sutura probe --out` writes them.
+
+    Args:
+        rows: encoders, as `encoder_row` gives them.
+        data: as `sutura.probe` takes it.
+        runs: of the zoo.
+        keep: the file that figures are written to; every picture's scores go beside it.
+        seed: of the untrained encoder's weights, which is built as the first encoder is.
+        overrides: of the probes, `section.key=value`.
+    """
+    untrained = {"id": rows[0]["id"], "untrained_seed": seed, "name": "untrained"}
+    whole = sutura.probe([*rows, untrained], data, USUAL, overrides, out=keep)
+    saved = {"about": dict(whole.about), "rows": list(whole.rows)}
+    notes = [f"Zero-shot of {row['name']}: no run with its text tower in {runs}." for row in rows
+             if reads_texts(row) and run_of(row, runs) is None]  # fmt: skip
+    towers = [
+        {"id": str(run), "name": row["name"]}
+        for row in rows
+        if reads_texts(row) and (run := run_of(row, runs))
+    ]
+    if towers:
+        beside = keep.with_name(f"{keep.stem}-zeroshot.json")
+        found = sutura.probe(towers, data, "zeroshot", overrides, out=beside)
+        parts = saved["about"]["parts"]["test"]["fingerprint"]
+        if found.about["parts"]["test"]["fingerprint"] != parts:
+            raise UserError("Zero-shot was scored on other pictures than the probes; run the script again.")
+        saved["rows"] += found.rows
+        templates = found.rows[0]["chosen"]["templates"]
+        notes.append(f"Zero-shot: {len(templates)} templates ({'; '.join(templates)}); nothing is fitted.")
+    saved["about"]["notes"] = [*whole.about["notes"], *notes]
+    return saved
+
+
+def page(figures: Path, saved: Mapping[str, Any]) -> str:
+    """The page's text."""
+    about = saved["about"]
+    kinds = list(dict.fromkeys(row["probe"] for row in saved["rows"]))
+    fitted = {kind: next(r["fitted"] for r in saved["rows"] if r["probe"] == kind) for kind in kinds}
+    lines = ["# Probes", "", *probe_lines(figures)]
+    told = ", ".join(f"{kind} {count:,}" for kind, count in fitted.items() if count)
+    lines += [f"Pictures fitted on: {told}.", "", "## Repeat", "", "```", about["command"], "```", ""]
+    lines += [f"- Machine: {about['machine']}", f"- {about['date']}, {about['commit']}"]
+    lines += [f"- {about['seconds'] / 60:.1f} min with features", f"- Figures: `{figures.name}`"]
+    lines += ["- Versions: " + ", ".join(f"{k} {v}" for k, v in about["versions"].items())]
+    return "\n".join(lines) + "\n"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="world", help="as sutura probe --data")
+    parser.add_argument("--encoders", nargs="+", help="zoo:NAME or folders; the whole zoo by default")
+    parser.add_argument("--limits", nargs=3, type=int, metavar=("FIT", "SELECT", "TEST"), help="pictures")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the zoo's runs lie, for text towers")
+    parser.add_argument("--untrained", type=int, default=0, help="seed of the untrained encoder")
+    parser.add_argument("--scores", type=Path, default=Path("runs/probes"), help="for every picture's scores")
+    parser.add_argument("--out", type=Path, default=PAGE, help="the page; a JSON of its name goes beside it")
+    parser.add_argument("--set", nargs="*", default=[], metavar="section.key=value", help="of the probes")
+    o = parser.parse_args(words)
+    zoo = [f"zoo:{name.split('/')[-1]}" for name in preset_names("zoo")]
+    asked = o.encoders or [name for name in zoo if name != f"zoo:{LANGUAGE_MODEL}"]
+    names = ("limit", "select_limit", "test_limit") if o.limits else ()
+    limits = [f"data.{name}={count}" for name, count in zip(names, o.limits or (), strict=True)]
+    began = time.perf_counter()
+    try:
+        rows = [encoder_row(name) for name in asked]
+        o.scores.mkdir(parents=True, exist_ok=True)
+        saved = measure(
+            rows, o.data, runs=o.runs, keep=o.scores / f"{o.out.stem}.json", seed=o.untrained,
+            overrides=[*limits, *o.set],
+        )  # fmt: skip
+    except UserError as error:
+        sys.exit(f"zoo_probes: {error}")
+    saved["about"] |= {
+        "command": shlex.join(
+            ["python", "benchmarks/zoo_probes.py", *(sys.argv[1:] if words is None else words)]
+        ),
+        "machine": machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    o.out.parent.mkdir(parents=True, exist_ok=True)
+    figures = o.out.with_suffix(".json")
+    write_json(figures, saved)
+    o.out.write_text(page(figures, saved), encoding="utf-8")
+    print(f"{o.out}, {saved['about']['seconds']} s")
+
+
+if __name__ == "__main__":
+    main()

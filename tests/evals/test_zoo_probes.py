@@ -1,0 +1,115 @@
+"""The page of probes: encoders beside an untrained one, and text towers of the runs that left their weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sutura.core.checkpoint import read_json, save_tensors, write_json
+from sutura.data.captions import WordVocabulary
+from sutura.evals.zero_shot import PHOTOS
+from sutura.models.clip import CLIP, TextTransformer
+from sutura.models.vit import ViT
+from sutura.models.zoo_format import save_zoo_vit
+from tiny_encoders import MEAN, STD, scramble
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "zoo_probes.py"
+ARGS = {"image_size": 16, "patch_size": 8, "width": 16, "depth": 1, "heads": 2, "pooling": "mean"}
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
+QUICK = [
+    "linear.penalties=[0.1]", "attentive={lrs: [0.01], weight_decays: [0.01], epochs: 2}",
+    "fewshot={shots: [1, 2], draws: 2}", "knn.ks=[1]", "resamples=100", "device=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("zoo_probes", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def save_run(folder: Path, objective: str, seed: int) -> CLIP:
+    """The folder of a pretraining run, with a text tower that knows the templates' words."""
+    vocabulary = WordVocabulary.of([template.format(name) for template in PHOTOS for name in COLOURS])
+    torch.manual_seed(seed)
+    text = TextTransformer(len(vocabulary), 9, 12, 1, 2, vocabulary.end_id)
+    model = scramble(CLIP(ViT(**ARGS), text, 8).eval(), seed)
+    transform = {"image_size": 16, "mean": MEAN, "std": STD}
+    config = {"methods": {"clip": {"text_heads": 2}}}
+    about = {"name": objective, "objective": objective, "config": config, "data": "elsewhere"}
+    save_zoo_vit(folder / "encoder", model.vision, args=ARGS, transform=transform, about=about, card="card")
+    save_tensors(folder / "checkpoint-2" / "weights.safetensors", dict(model.named_parameters()))
+    write_json(folder / "vocabulary.json", list(vocabulary.words))
+    return model
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> str:
+    """Class folders of noisy colours."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 6), ("test", 8)):
+        for name, base in COLOURS.items():
+            place = tmp_path / "set" / split / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.clip(np.array(base) + rng.integers(-60, 60, (16, 16, 3)), 0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.png")
+    return str(tmp_path / "set")
+
+
+def test_the_page_has_every_encoder_and_probe_and_zero_shot_of_the_run_it_came_from(
+    script: ModuleType, colours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: the text tower of another run of the same name, whose picture tower has other weights."""
+    monkeypatch.chdir(tmp_path)
+    save_run(tmp_path / "clip-1", "clip", seed=1)
+    save_run(tmp_path / "mae-1", "mae", seed=2)
+    save_run(tmp_path / "eva-1", "eva", seed=3)
+    (tmp_path / "eva-1/checkpoint-2").rename(tmp_path / "eva-1/gone")
+    out, given = tmp_path / "page.md", [str(tmp_path / name) for name in ("clip-1", "mae-1", "eva-1")]
+    script.main(["--data", colours, "--encoders", *given, "--out", str(out), "--set", *QUICK])
+    saved = json.loads(out.with_suffix(".json").read_text())
+    found = {(row["encoder"], row["probe"]): row for row in saved["rows"]}
+    kinds = ("linear", "knn", "attentive", "fewshot-1", "fewshot-2")
+    assert set(found) == {(e, k) for e in ("clip", "mae", "eva", "untrained") for k in kinds} | {
+        ("clip", "zeroshot")
+    }
+    assert all(row["n"] == 24 and row["low"] <= row["score"] <= row["high"] for row in found.values())
+    text = out.read_text()
+    assert "| encoder | linear | knn | attentive | fewshot-1 | fewshot-2 | zeroshot |" in text
+    assert sum(line.startswith("| untrained |") for line in text.splitlines()) == 1
+    assert f"Zero-shot of eva: no run with its text tower in {script.RUNS}" in text
+    assert "none is in two parts" in text
+    assert "--data" in text
+    kept = read_json(tmp_path / "runs/probes/page.json")
+    assert kept["rows"] == [row for row in saved["rows"] if row["probe"] != "zeroshot"]
+
+
+def test_a_zoo_encoder_is_matched_to_its_run_by_its_weights(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: the newest run of that name is taken, whatever it holds."""
+    runs = tmp_path / "runs"
+    save_run(runs / "clip-a", "clip", seed=1)
+    save_run(runs / "clip-b", "clip", seed=2)
+    (tmp_path / "zoo").mkdir()
+    monkeypatch.setattr(script, "zoo_folder", lambda: tmp_path / "zoo")
+    row = script.encoder_row("zoo:clip")
+    for name in ("clip-a", "clip-b"):
+        (tmp_path / "zoo/clip").unlink(missing_ok=True)
+        (tmp_path / "zoo/clip").symlink_to(runs / name / "encoder")
+        assert script.run_of(row, runs) == runs / name
+    (runs / "clip-b/checkpoint-2").rename(runs / "clip-b/old")
+    assert script.run_of(row, runs) is None
+    assert script.reads_texts(row)
