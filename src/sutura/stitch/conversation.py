@@ -149,7 +149,7 @@ class Conversation:
         """Read tokens, and choose the one that follows."""
         count = spliced.embeddings.shape[1]
         row = torch.zeros(1, dtype=torch.long, device=self.model.device)
-        past = int(spliced.positions[0, 0])
+        past = self._cache.get_seq_length()
         segments = spliced.segments.new_zeros(1, past) if past else None
         logits = self.model.decode(spliced, row, row + count - 1, self._cache, past=segments)
         return int(chooser.choose(logits))
