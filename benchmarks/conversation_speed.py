@@ -3,7 +3,7 @@
     python benchmarks/conversation_speed.py --width 896 --depth 24 --picture-tokens 256
 
 A language model of random weights in the Qwen2 architecture; the encoder runs in neither of the two, though asking
-again would run it too. Prints medians of milliseconds to the first token, and to the end of an answer, and their ratios.
+again would run it too. Prints medians of milliseconds to the first token and to the end of an answer, with ratios.
 """
 
 from __future__ import annotations

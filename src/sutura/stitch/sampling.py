@@ -81,9 +81,10 @@ class Chooser:
         numbers = torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in self._draws])
         probabilities, order = kept(logits, self.sampling)
         reached = probabilities.cumsum(dim=-1)
-        place = torch.searchsorted(reached, (numbers * reached[:, -1])[:, None], right=True)[:, 0]
+        sought = numbers.to(reached.device, reached.dtype) * reached[:, -1]
+        place = torch.searchsorted(reached, sought[:, None], right=True)[:, 0]
         last = (probabilities > 0).sum(dim=-1) - 1
-        return order.gather(1, torch.minimum(place, last)[:, None])[:, 0].to(logits.device)
+        return order.gather(1, torch.minimum(place, last)[:, None])[:, 0]
 
 
 def kept(
@@ -91,12 +92,13 @@ def kept(
 ) -> tuple[Float[Tensor, "answers vocabulary"], Int[Tensor, "answers vocabulary"]]:
     """Probabilities to draw with, likeliest first, and the tokens they belong to; 0 where a token is left out.
 
-    Computed in float64 on the CPU. `top_k` is applied before `top_p`, whose share is of what `top_k` left; the token
+    Computed in float64 where the device has it. `top_k` is applied before `top_p`, whose share is of what `top_k` left; the token
     that reaches the share is kept.
     """
-    scores = logits.detach().cpu().double()
-    scores, order = scores.sort(dim=-1, descending=True, stable=True)
-    probabilities = ((scores - scores[:, :1]) / sampling.temperature).softmax(dim=-1)
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    scores, order = logits.detach().to(wide).sort(dim=-1, descending=True, stable=True)
+    temperature = max(sampling.temperature, torch.finfo(wide).tiny)
+    probabilities = ((scores - scores[:, :1]) / temperature).softmax(dim=-1)
     if sampling.top_k is not None:
         probabilities[:, sampling.top_k :] = 0
     if sampling.top_p is not None and sampling.top_p < 1:
