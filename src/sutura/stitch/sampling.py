@@ -92,8 +92,8 @@ def kept(
 ) -> tuple[Float[Tensor, "answers vocabulary"], Int[Tensor, "answers vocabulary"]]:
     """Probabilities to draw with, likeliest first, and the tokens they belong to; 0 where a token is left out.
 
-    Computed in float64 where the device has it. `top_k` is applied before `top_p`, whose share is of what `top_k` left; the token
-    that reaches the share is kept.
+    Computed in float64 where the device has it. `top_k` is applied before `top_p`, whose share is of what `top_k`
+    left; the token that reaches the share is kept.
     """
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     scores, order = logits.detach().to(wide).sort(dim=-1, descending=True, stable=True)
