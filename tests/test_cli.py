@@ -19,6 +19,7 @@ COMMANDS = (
     "stitch",
     "eval",
     "ask",
+    "describe",
     "pretrain",
     "probe",
     "report",

@@ -14,6 +14,7 @@ _PUBLIC = {
     "load_encoder": "sutura.encoders",
     "load_stitch": "sutura.stitch.bundle",
     "Stitch": "sutura.stitch.bundle",
+    "Sampling": "sutura.stitch.sampling",
     "compare": "sutura.compare",
     "CompareConfig": "sutura.compare.config",
     "probe": "sutura.evals.probe",

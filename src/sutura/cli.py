@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -29,6 +28,15 @@ Full = Annotated[bool, typer.Option("--full", help="Everything that is known of 
 Stitches = Annotated[
     list[Path], typer.Option("--stitch", help="A stitch's directory; may be given several times.")
 ]
+
+Picture = Annotated[str | None, typer.Option(help="The picture: a file or an http(s) URL.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object an answer.")]
+Device = Annotated[str, typer.Option(help="Where to run.")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="An answer is cut there at the latest.")]
+Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token, above 0 draws.")]
+TopP = Annotated[float | None, typer.Option(help="Draw among the likeliest that have this share.")]
+TopK = Annotated[int | None, typer.Option(help="Draw among so many of the likeliest.")]
+Seed = Annotated[int | None, typer.Option(help="Of the draws.")]
 
 
 @app.command()
@@ -93,35 +101,55 @@ def evaluate(
 def ask(
     stitch: Stitches,
     question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
-    image: Annotated[Path | None, typer.Option(help="The picture.")] = None,
+    image: Picture = None,
     interactive: Annotated[
-        bool, typer.Option(help="Go on asking about the picture until an empty line.")
+        bool, typer.Option(help="Go on asking; :image PATH, :reset and :quit are understood.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object an answer.")] = False,
-    device: Annotated[str, typer.Option(help="Where to run.")] = "auto",
+    history: Annotated[
+        bool,
+        typer.Option(
+            help="A question sees the earlier ones and their answers. Stitches are trained on questions that "
+            "do not see each other (turns: shared), so without it each is asked alone."
+        ),
+    ] = False,
+    batch: Annotated[Path | None, typer.Option(help="A CSV with columns image and question.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder of its pictures.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where its answers go (CSV).")] = None,
+    as_json: AsJson = False,
+    device: Device = "auto",
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    seed: Seed = None,
 ) -> None:
-    """Ask trained stitches about a picture."""
-    from sutura.stitch.bundle import load_stitch
+    """Ask trained stitches about a picture, or about a folder of them."""
+    from sutura.compare.asking import Options
+    from sutura.compare.asking import ask as put
 
-    if not (question or "").strip() and not interactive:
-        raise UserError("Nothing was asked; give a question, or --interactive.")
-    loaded = {str(folder): load_stitch(folder, device=device) for folder in stitch}
-    while question is None or question.strip():
-        if question is not None:
-            for name, one in loaded.items():
-                answer = one.ask(None if one.blind else image, question)
-                if as_json:
-                    typer.echo(
-                        json.dumps(
-                            {"stitch": name, "image": str(image), "question": question, "answer": answer}
-                        )
-                    )
-                else:
-                    typer.echo(answer if len(loaded) == 1 else f"{one.label}: {answer}")
-        if not interactive:
-            return
-        print("> ", end="", file=sys.stderr, flush=True)
-        question = sys.stdin.readline()
+    sampling = (temperature, top_p, top_k, seed)
+    options = Options(interactive, history, as_json, device, max_new_tokens, *sampling)
+    put(stitch, question, image, options, batch=batch, images=images, out=out)
+
+
+@app.command()
+def describe(
+    stitch: Stitches,
+    image: Picture = None,
+    as_json: AsJson = False,
+    device: Device = "auto",
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    seed: Seed = None,
+) -> None:
+    """A picture in trained stitches' words: no question is needed."""
+    from sutura.compare.asking import Options
+    from sutura.compare.asking import describe as put
+
+    options = Options(False, False, as_json, device, max_new_tokens, temperature, top_p, top_k, seed)
+    put(stitch, image, options)
 
 
 @app.command()

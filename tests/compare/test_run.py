@@ -261,10 +261,9 @@ def test_saved_stitches_can_be_asked_and_scored(finished: Path, tmp_path: Path) 
     folder = cells[("one", "picture", 0)] / "stitch"
     from PIL import Image
 
-    answer = load_stitch(folder, device="cpu").ask(
-        Image.new("RGB", (70, 50), "red"), "what colour is the cube?"
-    )
-    assert isinstance(answer, str)
+    stitch = load_stitch(folder, device="cpu")
+    assert isinstance(stitch.ask(Image.new("RGB", (70, 50), "red"), "what colour is the cube?"), str)
+    assert stitch.trained_with == {"turns": "shared", "description": None}
     out = tmp_path / "ledger.parquet"
     limits = ["limit=6", "questions_per_picture=3"]
     short = EvaluateConfig(max_new_tokens=4)

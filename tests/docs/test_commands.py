@@ -15,7 +15,18 @@ from docs.documents import DOCUMENTS, ROOT, commands, name_of
 from sutura.cli import app, main
 
 #: Their whole work is a table or a picture's answer, or they go through the `small` comparison.
-RUNNABLE = ("compare", "report", "ask", "eval", "encoders", "benchmarks", "doctor", "zoo list", "probe")
+RUNNABLE = (
+    "compare",
+    "report",
+    "ask",
+    "describe",
+    "eval",
+    "encoders",
+    "benchmarks",
+    "doctor",
+    "zoo list",
+    "probe",
+)
 SHOWN = [(block, words) for path in DOCUMENTS for block, words in commands(path)]
 SUTURA = [(block, words[1:]) for block, words in SHOWN if words[0] == "sutura"]
 MAKE = [(block, words[1:]) for block, words in SHOWN if words[0] == "make"]

@@ -19,6 +19,7 @@ from sutura.encoders.config import EncoderConfig
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch, load_stitch
 from sutura.stitch.language import LlmConfig
 from sutura.stitch.prompt import PromptConfig
+from sutura.stitch.sampling import Sampling
 from tiny_models import TinyEncoder, awaken, save_language_model, tiny_patches
 
 QUESTIONS = ("What colour is the cube?", "How many spheres are there?", "Is it yellow?")
@@ -127,6 +128,47 @@ def test_what_cannot_be_asked(lm: str) -> None:
         stitch.ask(b"no picture", "How many?")
     with pytest.raises(UserError, match="no encoder attached"):
         build_stitch(stitch.config, stitch.encoder_facts).ask(picture(), "How many?")
+
+
+def test_describe_puts_the_request_of_its_training(lm: str, tmp_path: Path) -> None:
+    stitch, options = make(lm), {"max_new_tokens": 6}
+    assert stitch.description_question == "Describe the picture."
+    assert stitch.describe(picture(), **options) == stitch.ask(picture(), "Describe the picture.", **options)
+    stitch.trained_with = {"turns": "shared", "description": "what is there?"}
+    stitch.save(tmp_path / "a")
+    again = load_stitch(tmp_path / "a", device="cpu")
+    assert again.trained_with == stitch.trained_with
+    assert again.describe(picture(), **options) == stitch.ask(picture(), "what is there?", **options)
+
+
+def test_a_conversation_answers_as_ask_does(lm: str) -> None:
+    """With the picture encoded once, and opened before anything is asked."""
+    stitch, sampling = make(lm), Sampling(1.2, top_p=0.9, seed=1)
+    calls: list[int] = []
+    stitch.encoder.register_forward_hook(lambda *_: calls.append(1))  # type: ignore[union-attr]
+    talk = stitch.conversation(picture())
+    said = [talk.ask(q, max_new_tokens=6).text for q in QUESTIONS]
+    assert len(calls) == 1
+    assert said == answers(stitch, picture())
+    drawn = [talk.ask(q, max_new_tokens=6, sampling=sampling).text for q in QUESTIONS]
+    assert drawn == [stitch.ask(picture(), q, max_new_tokens=6, sampling=sampling) for q in QUESTIONS]
+    blind = make(lm, blind=True)
+    assert blind.conversation(None).ask(QUESTIONS[0], max_new_tokens=6).text == answers(blind, None)[0]
+    with pytest.raises(UserError, match="looks at pictures"):
+        stitch.conversation(None)
+    with pytest.raises(UserError, match="whole PNG"):
+        stitch.conversation(b"no picture")
+    with pytest.raises(UserError, match="no encoder attached"):
+        build_stitch(stitch.config, stitch.encoder_facts).conversation(picture())
+
+
+def test_a_picture_may_be_a_url(lm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stitch = make(lm)
+    with pytest.raises(UserError, match=r"127\.0\.0\.1, which is loopback"):
+        stitch.ask("http://127.0.0.1/x.png", "How many?")
+    monkeypatch.setattr("sutura.data.remote_image.fetch_picture", lambda url: picture(len(url)))
+    url = "https://pictures.test/x.png"
+    assert stitch.ask(url, "How many?") == stitch.ask(picture(len(url)), "How many?")
 
 
 def test_same_seed_same_adapter_whatever_the_encoder(lm: str) -> None:

@@ -117,6 +117,8 @@ def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report:
     if cell.condition != "text-ceiling":
         shutil.rmtree(work / STITCH_FOLDER, ignore_errors=True)
         beside = {RECORD: inputs.record} if inputs.record is not None else {}
+        if result is not None:
+            stitch.trained_with = {"turns": config.feed.turns, "description": _description(inputs.train)}
         card = stitch.card() + (REMEMBERED if beside else "")
         stitch.save(work / STITCH_FOLDER, card=card, extra={"cell": cell.hash}, beside=beside)
     facts = _facts(cell, config, stitch, result, answers, seconds, len(rows), set_aside, peak)
@@ -124,6 +126,11 @@ def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report:
     for checkpoint in checkpoints_in(work):
         shutil.rmtree(checkpoint)
     work.rename(final)
+
+
+def _description(data: VqaData) -> str | None:
+    """The request that the descriptions among the training answers answer."""
+    return next((s.question for s in data.samples if s.question_type == "describe"), None)
 
 
 def _stitch(cell: Cell, config: CompareConfig, inputs: Inputs) -> Stitch:

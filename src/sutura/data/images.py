@@ -234,11 +234,15 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def open_picture(given: str | Path | bytes | Image.Image) -> Image.Image:
-    """A picture from whatever a person hands over: a path, the file's bytes, or a PIL picture.
+    """A picture from whatever a person hands over: a path, an http(s) URL, the file's bytes, or a PIL picture.
 
     Raises:
-        UserError: nothing there, or nothing that can be decoded safely.
+        UserError: nothing there, or nothing that can be fetched and decoded safely.
     """
+    if isinstance(given, str) and "://" in given:
+        from sutura.data.remote_image import fetch_picture
+
+        return fetch_picture(given)
     try:
         if isinstance(given, Image.Image):
             return _to_rgb(given, [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint, fingerprint_file
 from sutura.core.runtime import pick_device
 from sutura.encoders.config import EncoderConfig
+from sutura.stitch.conversation import Conversation
 from sutura.stitch.generate import Answer, generate
 from sutura.stitch.language import (
     LlmConfig,
@@ -39,13 +40,18 @@ from sutura.stitch.model import StitchModel, describe_parts
 from sutura.stitch.pack import Row
 from sutura.stitch.projector import ProjectorConfig, build_projector
 from sutura.stitch.prompt import PromptBuilder, PromptConfig
+from sutura.stitch.sampling import GREEDY, Sampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sutura.encoders.base import VisionEncoder
 
+    Shown = str | Path | bytes | Image | None
+
 FORMAT = 1
+#: The request put to a stitch that was trained without one of its own.
+DESCRIBE = "Describe the picture."
 STITCH, PROJECTOR, ADAPTER, LLM, ENCODER = (
     "stitch.json",
     "projector.safetensors",
@@ -78,6 +84,8 @@ class Stitch:
             stop tokens.
         encoder: the frozen encoder; None until attached.
         encoder_trained: whether its weights were trained along, and so belong to what is saved.
+        trained_with: `turns`, how the questions of a picture were laid out, and `description`, the request its
+            descriptions answered or None; empty where that was not recorded.
     """
 
     config: StitchConfig
@@ -87,6 +95,7 @@ class Stitch:
     llm_fingerprint: str
     encoder: VisionEncoder | None = None
     encoder_trained: bool = False
+    trained_with: dict[str, Any] = field(default_factory=dict)
 
     @property
     def blind(self) -> bool:
@@ -116,23 +125,58 @@ class Stitch:
             self.model.encoder = encoder
 
     def ask(
-        self, image: str | Path | bytes | Image | None, question: str, *, max_new_tokens: int = 20
+        self, image: Shown, question: str, *, max_new_tokens: int = 20, sampling: Sampling = GREEDY
     ) -> str:
         """The answer to one question about one picture.
 
         Args:
-            image: a file, its bytes, or a PIL picture; None for a blind stitch.
+            image: a file, an http(s) URL, a file's bytes, or a PIL picture; None for a blind stitch.
             question: plain text.
             max_new_tokens: the answer is cut there at the latest.
+            sampling: greedy by default.
 
         Raises:
-            UserError: no question, no picture, or a picture that cannot be decoded.
+            UserError: no question, no picture, or a picture that cannot be fetched or decoded.
         """
-        return self.ask_all([(image, [question])], max_new_tokens=max_new_tokens)[0].text
+        return self.ask_all([(image, [question])], max_new_tokens=max_new_tokens, sampling=sampling)[0].text
+
+    @property
+    def description_question(self) -> str:
+        """What `describe` asks: the request of its training where it learned descriptions, else a plain one."""
+        return self.trained_with.get("description") or DESCRIBE
+
+    def describe(self, image: Shown, *, max_new_tokens: int = 64, sampling: Sampling = GREEDY) -> str:
+        """The picture in words: the answer to `description_question`."""
+        return self.ask(image, self.description_question, max_new_tokens=max_new_tokens, sampling=sampling)
+
+    def conversation(self, image: Shown, *, history: bool = False) -> Conversation:
+        """Questions about one picture one after the other; what was read of the picture is kept.
+
+        Args:
+            image: as for `ask`; opened now, encoded with the first question.
+            history: a question sees the earlier ones and their answers.
+
+        Raises:
+            UserError: no picture, or one that cannot be fetched or decoded.
+        """
+        from sutura.data.images import open_picture
+
+        self.model.eval()
+        if self.blind:
+            return Conversation(self.model, self.prompt, None, history)
+        self._check_seeing([image])
+        opened = open_picture(image)  # type: ignore[arg-type]
+        return Conversation(
+            self.model, self.prompt, lambda: self.model.project(self._patches([opened])), history
+        )
 
     @torch.inference_mode()
     def ask_all(
-        self, asked: Sequence[tuple[Any, Sequence[str]]], *, max_new_tokens: int = 20
+        self,
+        asked: Sequence[tuple[Any, Sequence[str]]],
+        *,
+        max_new_tokens: int = 20,
+        sampling: Sampling = GREEDY,
     ) -> list[Answer]:
         """Answers to several questions about each of several pictures, in order; each is encoded once."""
         rows = []
@@ -150,17 +194,23 @@ class Stitch:
             rows.append(Row(index, turns))
         self.model.eval()
         visual = None if self.blind else self.model.project(self._patches([image for image, _ in asked]))
-        return generate(self.model, self.prompt, rows, visual, max_new_tokens=max_new_tokens)
+        return generate(
+            self.model, self.prompt, rows, visual, max_new_tokens=max_new_tokens, sampling=sampling
+        )
 
-    def _patches(self, images: Sequence[Any]) -> Tensor:
-        from sutura.data.images import open_picture
-
+    def _check_seeing(self, images: Sequence[Any]) -> VisionEncoder:
         if self.encoder is None:
             raise UserError("The stitch has no encoder attached; load it with load_stitch(dir).")
         if any(image is None for image in images):
             raise UserError("This stitch looks at pictures: give it one.")
-        pixels = torch.stack([self.encoder.transform(open_picture(image)) for image in images])
-        return self.encoder(pixels.to(self.model.device))
+        return self.encoder
+
+    def _patches(self, images: Sequence[Any]) -> Tensor:
+        from sutura.data.images import open_picture
+
+        encoder = self._check_seeing(images)
+        pixels = torch.stack([encoder.transform(open_picture(image)) for image in images])
+        return encoder(pixels.to(self.model.device))
 
     def save(
         self,
@@ -203,6 +253,7 @@ class Stitch:
                 "config": self.config.resolved(),
                 "encoder": self.encoder_facts,
                 "llm_fingerprint": self.llm_fingerprint,
+                "trained_with": self.trained_with,
                 **(extra or {}),
                 "files": {p.relative_to(folder).as_posix(): fingerprint_file(p) for p in written},
                 "optional": sorted(beside or {}),
@@ -305,6 +356,7 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
         load_adapter(stitch.model.lm, folder / ADAPTER)
     elif config.llm.train == "full":
         load_strict(stitch.model.lm, load_tensors(folder / LLM), "the language model")
+    stitch.trained_with = dict(manifest.get("trained_with") or {})
     stitch.model.to(pick_device(device)).eval()
     if encoder and config.encoder is not None:
         _attach_saved(stitch, folder, trained=ENCODER in manifest["files"])

@@ -1,4 +1,4 @@
-"""Answers: greedy decoding of all questions about all pictures at once, and likelihood of given choices.
+"""Answers: decoding of all questions about all pictures at once, and likelihood of given choices.
 
 The turns of a picture go on sharing its prefix while they are decoded: each step adds one token a turn to the
 row, and the mask keeps every turn to itself. The picture's keys and values exist once.
@@ -16,6 +16,7 @@ from torch import Tensor
 from sutura.stitch.model import Spliced, StitchModel
 from sutura.stitch.pack import PADDING, Packed, Row, pack
 from sutura.stitch.prompt import PromptBuilder
+from sutura.stitch.sampling import GREEDY, Chooser, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ def generate(
     visual: Float[Tensor, "pictures M width"] | None,
     *,
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
 ) -> list[Answer]:
-    """Greedy answers to every turn of every row, in order. There is no minimum length.
+    """Answers to every turn of every row, in order. There is no minimum length.
 
     Args:
         model: in eval mode.
@@ -45,6 +47,7 @@ def generate(
         rows: turns without answers.
         visual: picture tokens, projected.
         max_new_tokens: of one answer, its end-of-turn token included.
+        sampling: how a token is chosen; a turn's draws do not depend on the other turns.
     """
     from transformers import DynamicCache
 
@@ -58,7 +61,8 @@ def generate(
     logits = model.decode(spliced, row_of, columns, cache)
 
     stop = torch.tensor(sorted(prompt.stop_ids), device=logits.device)
-    chosen = [logits.argmax(dim=-1)]
+    choose = Chooser(sampling, [turn.prompt_ids for row in asked for turn in row.turns]).choose
+    chosen = [choose(logits)]
     open_turns = ~torch.isin(chosen[0], stop)
     segments = spliced.segments
     next_position = spliced.positions[row_of, columns] + 1
@@ -69,7 +73,7 @@ def generate(
         logits = model.decode(step, row_of, turn_of, cache, past=segments)
         segments = torch.cat([segments, step.segments], dim=1)
         next_position = next_position + 1
-        picked = torch.where(open_turns, logits.argmax(dim=-1), pad)
+        picked = torch.where(open_turns, choose(logits), pad)
         chosen.append(picked)
         open_turns = open_turns & ~torch.isin(picked, stop)
     ids = torch.stack(chosen, dim=1).tolist()

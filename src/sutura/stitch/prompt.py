@@ -99,12 +99,31 @@ class PromptBuilder:
 
     def prompt_ids(self, question: str) -> tuple[int, ...]:
         """Ids from the template's first token to the one after which the answer begins."""
-        text = f"{question.strip()} {self.config.instruction}".strip()
+        return self.conversation_ids((), question)
+
+    def conversation_ids(self, history: Sequence[tuple[str, str]], question: str) -> tuple[int, ...]:
+        """The same behind earlier questions and their answers, oldest first.
+
+        With a chat template they are its earlier turns; without one, plain turns one after the other, each ended as an
+        answer is.
+        """
         if self._chat:
-            text = self._render([{"role": "user", "content": text}], generation=True)
-        else:
-            text = f"Question: {text}\nAnswer:"
-        return self._encode(text)
+            messages = []
+            for earlier, answer in history:
+                messages.append({"role": "user", "content": self._instructed(earlier)})
+                messages.append({"role": "assistant", "content": answer.strip()})
+            messages.append({"role": "user", "content": self._instructed(question)})
+            return self._encode(self._render(messages, generation=True))
+        ids: tuple[int, ...] = ()
+        for earlier, answer in history:
+            ids += (*self._plain(earlier), *self.answer_ids(answer))
+        return (*ids, *self._plain(question))
+
+    def _instructed(self, question: str) -> str:
+        return f"{question.strip()} {self.config.instruction}".strip()
+
+    def _plain(self, question: str) -> tuple[int, ...]:
+        return self._encode(f"Question: {self._instructed(question)}\nAnswer:")
 
     def answer_ids(self, answer: str) -> tuple[int, ...]:
         """Ids of the answer and of the token that ends the turn."""
