@@ -7,7 +7,7 @@ shared out by its rank; files are written by the first one, and what it met is t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 #: Set by every launcher that speaks to torch.
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: Commands whose work is shared out over processes. Pretraining is not: contrastive losses compare all pairs of a
+#: batch, and the feed of pictures gives a whole batch at once.
+SHARED = ("compare", "stitch")
 #: How long one process waits for another. A process that died is noticed by the launcher, which ends the rest;
 #: this only ends a wait behind another run's lock that nobody ever gives up.
 PATIENCE = timedelta(hours=24)
@@ -100,6 +103,22 @@ class Processes:
 def launched() -> bool:
     """Whether a launcher started this process as one of several; looks at the environment only."""
     return all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def share_out(words: Sequence[str]) -> None:
+    """Refuse a command that several processes would only repeat, or trip each other over.
+
+    Args:
+        words: the command line, without the program's name.
+
+    Raises:
+        UserError: launched as several, and the command is none that shares its work out.
+    """
+    if launched() and words and words[0] not in SHARED and "--help" not in words:
+        raise UserError(
+            f"`sutura {words[0]}` runs in one process, and {os.environ['WORLD_SIZE']} were started; those that "
+            f"share their work out are {', '.join(SHARED)}. Start it without the launcher."
+        )
 
 
 def here() -> Processes:

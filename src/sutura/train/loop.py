@@ -136,7 +136,9 @@ def fit(
         seed_everything(seed, "step", step, *(() if team.first else ("process", team.rank)))
         batches = feed.micro_batches(step)
         if step == position.step and len(batches) < team.count:
-            say(f"{len(batches)} micro-batches a step for {team.count} processes: lower the micro-batch size.")
+            say(
+                f"{len(batches)} micro-batches a step for {team.count} processes: lower the micro-batch size."
+            )
         weights = list(trainable.values())
         row = _backward(model, objective, batches, step, accelerator, weights, optim.clip, team, sharded)
         if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]):
