@@ -71,6 +71,7 @@ def work(rank: int, folder: Path) -> dict[str, Any]:
 
     cache._encode = full
     told["full"] = refused(lambda: fill(folder / "full", 20))
+    torch.distributed.barrier()  # the first process clears up when it has told the other
     told["left"] = [path.name for path in (folder / "full").iterdir()]
     cache._encode = real
     told["after"] = fill(folder / "full", 20)["encoded"]

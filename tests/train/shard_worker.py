@@ -20,7 +20,7 @@ from sutura.train.config import FeedConfig, OptimConfig
 from sutura.train.loop import fit
 from sutura.train.shard import shard_frozen
 from sutura.train.stitching import StitchFeed, stitch_loss, to_rows
-from tiny_models import ENCODER_WIDTH, TinyEncoder, awaken, many_questions, save_language_model
+from tiny_models import ENCODER_WIDTH, TinyEncoder, awaken, many_questions
 from two_processes import answer, refused
 
 OPTIM = OptimConfig(lr=5e-3, schedule="constant", clip=0.3)
@@ -53,12 +53,11 @@ class BlockEncoder(TinyEncoder):
         return self.trunk(super().forward(pixels))
 
 
-def make_stitch(folder: Path) -> Stitch:
-    place = folder / "lm"
-    if not place.exists():
-        save_language_model(place)
+def make_stitch(lm: Path) -> Stitch:
+    """A stitch with a live encoder, on a language model that was saved before: transformers lets the first
+    process alone save one."""
     encoder = BlockEncoder()
-    config = StitchConfig(encoder=EncoderConfig(id="tiny"), llm=LlmConfig(id=str(place), rank=4, dropout=0.0))
+    config = StitchConfig(encoder=EncoderConfig(id="tiny"), llm=LlmConfig(id=str(lm), rank=4, dropout=0.0))
     stitch = build_stitch(config, encoder.facts())
     awaken(stitch.model)
     stitch.model.encoder = encoder
@@ -69,9 +68,9 @@ def pixels(names: Any) -> Tensor:
     return torch.stack([torch.rand(3, 8, 8, generator=generator(int(n[1:]), "pixels")) for n in names])
 
 
-def train(folder: Path, *, sharded: bool = False, where: Path | None = None) -> dict[str, Any]:
+def train(lm: Path, folder: Path, *, sharded: bool = False, where: Path | None = None) -> dict[str, Any]:
     """The curve, the weights, the answers, and how many frozen elements this process holds."""
-    stitch = make_stitch(folder)
+    stitch = make_stitch(lm)
     rows = to_rows(many_questions(), stitch.prompt, learn=True, set_aside=SetAside())
     feed = StitchFeed(
         rows, FeedConfig(batch=7, micro_batch=2, epochs=1.0), stitch.prompt, seed=0, pixels=pixels
@@ -100,10 +99,10 @@ def train(folder: Path, *, sharded: bool = False, where: Path | None = None) -> 
 
 
 def work(rank: int, folder: Path) -> dict[str, Any]:
-    own = folder / str(rank)
+    lm, own = folder / "lm", folder / str(rank)
     own.mkdir()
-    told = {"sharded": train(own, sharded=True, where=folder / "sharded"), "whole": train(own)}
-    again = make_stitch(own)
+    told = {"sharded": train(lm, own, sharded=True, where=folder / "sharded"), "whole": train(lm, own)}
+    again = make_stitch(lm)
     again.model.lm.get_base_model().model.layers = nn.ModuleList()
     told["no blocks"] = refused(lambda: shard_frozen(again.model, torch.device("cpu")))
     return told

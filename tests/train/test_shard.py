@@ -12,14 +12,16 @@ from sutura.core.checkpoint import load_tensors
 from sutura.core.errors import UserError
 from sutura.stitch.bundle import load_stitch
 from sutura.train.shard import shard_frozen
-from tiny_models import tiny_stitch
+from tiny_models import save_language_model, tiny_stitch
 from train.shard_worker import train
 from two_processes import run_two
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shard")
+    folder = tmp_path_factory.mktemp("shard")
+    save_language_model(folder / "lm")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def two(place: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def alone(place: Path) -> dict[str, Any]:
     (place / "alone").mkdir()
-    return train(place / "alone", where=place / "alone" / "run")
+    return train(place / "lm", place / "alone", where=place / "alone" / "run")
 
 
 def test_a_sharded_stitch_trains_as_one_process_does(
