@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from sutura.core import processes
@@ -49,8 +51,15 @@ def test_a_command_that_is_not_shared_out_is_refused(command: str) -> None:
 
 
 @pytest.mark.usefixtures("launch")
-def test_what_shares_its_work_out_goes_on() -> None:
+def test_what_shares_its_work_out_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second process computes and prints nothing; the first prints."""
+    monkeypatch.setattr(sys, "stdout", before := sys.stdout)
+    monkeypatch.setenv("RANK", "0")
     share_out(["stitch", "--encoder", "zoo:clip"])
+    assert sys.stdout is before
+    monkeypatch.setenv("RANK", "1")
+    share_out(["stitch", "--encoder", "zoo:clip"])
+    assert sys.stdout is not before
     share_out(["compare"])
     share_out(["pretrain", "--help"])
     share_out([])

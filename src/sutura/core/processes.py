@@ -7,6 +7,7 @@ shared out by its rank; files are written by the first one, and what it met is t
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -106,7 +107,7 @@ def launched() -> bool:
 
 
 def share_out(words: Sequence[str]) -> None:
-    """Refuse a command that several processes would only repeat, or trip each other over.
+    """Refuse a command that several processes would only repeat; of those that go on, the first alone prints.
 
     Args:
         words: the command line, without the program's name.
@@ -119,6 +120,8 @@ def share_out(words: Sequence[str]) -> None:
             f"`sutura {words[0]}` runs in one process, and {os.environ['WORLD_SIZE']} were started; those that "
             f"share their work out are {', '.join(SHARED)}. Start it without the launcher."
         )
+    if launched() and os.environ["RANK"] != "0":
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
 
 
 def here() -> Processes:
@@ -140,8 +143,6 @@ def here() -> Processes:
 
 def leave() -> None:
     """Part from the others, if this process ever joined them."""
-    import sys
-
     if "torch" not in sys.modules:
         return
     import torch.distributed as dist
