@@ -65,6 +65,17 @@ def test_what_shares_its_work_out_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     share_out([])
 
 
+def test_a_launcher_that_started_one_instead_of_several_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `accelerate launch --cpu --num_processes 2` leaves in the environment of the one it starts."""
+    for name in LAUNCH:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    share_out(["stitch"])
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(UserError, match="asked for several processes.*started one.*--multi_gpu"):
+        share_out(["stitch"])
+
+
 @pytest.mark.usefixtures("launch")
 @pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
 def test_the_launchers_own_ways_are_refused(way: str, monkeypatch: pytest.MonkeyPatch) -> None:

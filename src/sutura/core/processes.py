@@ -113,8 +113,14 @@ def share_out(words: Sequence[str]) -> None:
         words: the command line, without the program's name.
 
     Raises:
-        UserError: launched as several, and the command is none that shares its work out.
+        UserError: launched as several, and the command is none that shares its work out; or accelerate was asked
+            for several and started one, as it does on the CPU.
     """
+    if "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
+        raise UserError(
+            "accelerate was asked for several processes and its launcher for the CPU started one. Add --multi_gpu, "
+            "which starts them with or without GPUs, or use torchrun (docs/scaling.md)."
+        )
     if launched() and words and words[0] not in SHARED and "--help" not in words:
         raise UserError(
             f"`sutura {words[0]}` runs in one process, and {os.environ['WORLD_SIZE']} were started; those that "
