@@ -72,7 +72,7 @@ def test_a_launcher_that_started_one_instead_of_several_is_told(monkeypatch: pyt
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     share_out(["stitch"])
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    with pytest.raises(UserError, match="asked for several processes.*started one.*--multi_gpu"):
+    with pytest.raises(UserError, match=r"asked for several processes.*started one.*--multi_gpu"):
         share_out(["stitch"])
 
 

@@ -24,6 +24,7 @@ class Fake(GeneralTracker):
     requires_logging_directory = True
     told: dict[str, Any]
     fails_at: int | None = None
+    failure: Exception = ConnectionError("no network")
 
     def __init__(self, run_name: str, logging_dir: str, **kwargs: Any) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ class Fake(GeneralTracker):
     @on_main_process
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
         if step == self.fails_at:
-            raise RuntimeError("no network")
+            raise self.failure
         self.told["rows"][step] = values
 
     @on_main_process
@@ -121,6 +122,16 @@ def test_a_tracker_that_fails_does_not_take_the_run_with_it(
     assert list(fake.told["rows"]) == [1]
     assert said == ["Tracker 'fake' failed at step 2 and is left out from here: no network"]
     assert len(list(read_metrics(result.history))) == 4
+
+
+def test_a_tracker_that_is_broken_is_a_sentence(
+    toy: Any, fake: type[Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fake, "fails_at", 2)
+    monkeypatch.setattr(Fake, "failure", KeyError("loss"))
+    with pytest.raises(UserError, match=r"Tracker 'fake' failed at step 2: 'loss'\. Leave it out"):
+        run(toy, tmp_path)
+    assert fake.told["finished"]
 
 
 def test_a_run_that_fails_closes_its_trackers(toy: Any, fake: type[Fake], tmp_path: Path) -> None:

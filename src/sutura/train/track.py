@@ -50,7 +50,8 @@ def check_trackers(names: Sequence[str]) -> None:
 def tracked(config: TrackConfig, *, run: str, directory: Path, settings: Mapping[str, Any]) -> Iterator[Log]:
     """A function that sends a step's values to the trackers named; in the first process only.
 
-    One that fails while training is told once and left out: the run is worth more, and metrics.jsonl has it all.
+    One that loses its disk or its network while training is told once and left out: the run is worth more, and
+    metrics.jsonl has it all.
 
     Args:
         config: which trackers.
@@ -59,7 +60,7 @@ def tracked(config: TrackConfig, *, run: str, directory: Path, settings: Mapping
         settings: of the run, shown beside it; secrets are masked.
 
     Raises:
-        UserError: one of them is unknown, not installed, or does not start.
+        UserError: one of them is unknown, not installed, does not start, or fails in another way later.
     """
     trackers: list[Any] = []
     try:
@@ -69,16 +70,21 @@ def tracked(config: TrackConfig, *, run: str, directory: Path, settings: Mapping
             for tracker in list(trackers):
                 try:
                     tracker.log(_numbers(row), step=done)
-                except Exception as error:
+                except OSError as error:
                     trackers.remove(tracker)
                     say(f"Tracker {tracker.name!r} failed at step {done} and is left out from here: {error}")
+                except Exception as error:
+                    raise UserError(
+                        f"Tracker {tracker.name!r} failed at step {done}: {error}. Leave it out of track.to and run "
+                        "the same command; metrics.jsonl is written in any case."
+                    ) from error
 
         yield log
     finally:
         for tracker in trackers:
             try:
                 tracker.finish()
-            except Exception as error:
+            except OSError as error:
                 say(f"Tracker {tracker.name!r} could not be closed: {error}")
 
 
