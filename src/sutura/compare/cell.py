@@ -93,19 +93,12 @@ def run_cell(
         report("waiting for another process", 0, 1)
     with locked_for_all(final.with_name(f".{cell.hash}.lock"), team, wait=wait) as held:
         if held and not team.from_first(lambda: is_finished(Path(config.runs), cell)):
-            _run(cell, config, inputs, device, report, final, team)
+            _run(cell, config, inputs, device, report, final)
     return held
 
 
-def _run(
-    cell: Cell,
-    config: CompareConfig,
-    inputs: Inputs,
-    device: str,
-    report: Report,
-    final: Path,
-    team: Processes,
-) -> None:
+def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report: Report, final: Path) -> None:
+    team = here()
     work = final.with_name(f".{cell.hash}.partial")
     work.mkdir(parents=True, exist_ok=True)
     set_aside, peak = SetAside(), PeakMemory.watch()
