@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sutura.core.errors import UserError
+from sutura.core.processes import leave, share_out
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -256,6 +257,7 @@ def build(
 def main() -> None:
     """Entry point. A UserError is printed as a sentence, and the exit code is 2."""
     try:
+        share_out(sys.argv[1:])
         app()
     except UserError as error:
         print(f"sutura: {error}", file=sys.stderr)
@@ -265,6 +267,8 @@ def main() -> None:
             "sutura: interrupted; what is finished is kept, run the same command to go on.", file=sys.stderr
         )
         raise SystemExit(130) from None
+    finally:
+        leave()
 
 
 if __name__ == "__main__":

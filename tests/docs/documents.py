@@ -65,8 +65,16 @@ def commands(path: Path) -> Iterator[tuple[Block, list[str]]]:
             words = shlex.split(line.removeprefix("$ "), comments=True)
             while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # environment
                 words = words[1:]
+            words = without_launcher(words)
             if words and words[0] in ("sutura", ".venv/bin/sutura", "make"):
                 yield block, [words[0].rpartition("/")[2], *words[1:]]
+
+
+def without_launcher(words: list[str]) -> list[str]:
+    """The command that each of several processes runs: `accelerate launch … -m sutura.cli stitch …` starts `stitch`."""
+    if words[:2] == ["accelerate", "launch"] or words[:1] == ["torchrun"]:
+        return ["sutura", *words[words.index("sutura.cli") + 1 :]]
+    return words
 
 
 def prose(path: Path) -> str:

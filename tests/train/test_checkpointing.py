@@ -212,6 +212,56 @@ def test_a_full_disk_is_told_and_leaves_the_older_checkpoint_whole(toy, tmp_path
     assert fingerprint_tensors(resumed.state_dict()) == fingerprint_tensors(whole.state_dict())
 
 
+@pytest.mark.parametrize("flush", [4, 5, 6])
+def test_a_disk_that_fills_up_at_any_file_of_a_checkpoint_loses_nothing(toy, tmp_path, monkeypatch, flush):
+    """ENOSPC at the flush of the second checkpoint's weights, optimizer state or position."""
+    from sutura.core import checkpoint
+
+    whole, _ = run(toy, tmp_path / "whole")
+    real, calls = checkpoint.os.fsync, []
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == flush:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(UserError, match=r"checkpoint-6 .*No space left.*Earlier checkpoints are whole"):
+        run(toy, tmp_path / "full")
+    monkeypatch.undo()
+    left = sorted(p.name for p in (tmp_path / "full").iterdir())
+    assert left == ["bad_batches.jsonl", "checkpoint-3", "metrics.jsonl"], (
+        "something half-written stays behind"
+    )
+    resumed, _ = run(toy, tmp_path / "full", resume=True)
+    assert fingerprint_tensors(resumed.state_dict()) == fingerprint_tensors(whole.state_dict())
+
+
+def test_metrics_that_meet_a_full_disk_stop_the_run_and_lose_nothing(toy, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    whole, _ = run(toy, tmp_path / "whole")
+    real, lines = Path.open, []
+
+    def full(self, mode="r", *args, **options):
+        if self.name == "metrics.jsonl" and mode == "a":
+            lines.append(mode)
+            if len(lines) == 5:
+                with real(self, "a") as file:
+                    file.write('{"step": 5, "lo')
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(UserError, match=r"metrics\.jsonl could not be written.*No space left.*resume"):
+        run(toy, tmp_path / "full")
+    monkeypatch.undo()
+    resumed, _ = run(toy, tmp_path / "full", resume=True)
+    assert fingerprint_tensors(resumed.state_dict()) == fingerprint_tensors(whole.state_dict())
+    assert rows(tmp_path / "full") == rows(tmp_path / "whole")
+
+
 def test_what_a_killed_save_left_is_ignored_and_swept(toy, tmp_path):
     killed(toy, tmp_path, 4)
     left = tmp_path / ".checkpoint-6.abc"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +15,23 @@ from sutura.compare.config import CompareConfig
 from sutura.compare.grid import CELL, LEDGER, PROTOCOL, STITCH_FOLDER, Cell, cell_directory, is_finished
 from sutura.core.checkpoint import write_json
 from sutura.core.doctor import machine, versions
-from sutura.core.lock import locked
+from sutura.core.lock import locked_for_all
+from sutura.core.log import say
 from sutura.core.memory import PeakMemory
+from sutura.core.processes import Processes, here
+from sutura.core.runtime import pick_device
 from sutura.data.samples import SetAside, VqaData
 from sutura.evals.ledger import write_ledger
 from sutura.evals.run import Asked, Patches, derangement, evaluate
 from sutura.evals.training_record import RECORD
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch
 from sutura.stitch.model import describe_parts
-from sutura.train.checkpointing import checkpoints_in
+from sutura.train.checkpointing import checkpoints_in, disk_errors
+from sutura.train.config import FeedConfig
 from sutura.train.loop import FitResult, fit
+from sutura.train.shard import shard_frozen
 from sutura.train.stitching import StitchFeed, stitch_loss, to_rows
+from sutura.train.track import tracked
 
 if TYPE_CHECKING:
     from sutura.encoders.base import VisionEncoder
@@ -81,16 +88,17 @@ def run_cell(
     Returns:
         False when another process is at work on it and was not waited for.
     """
-    final = cell_directory(Path(config.runs), cell)
+    final, team = cell_directory(Path(config.runs), cell), here()
     if wait:
         report("waiting for another process", 0, 1)
-    with locked(final.with_name(f".{cell.hash}.lock"), wait=wait) as held:
-        if held and not is_finished(Path(config.runs), cell):
+    with locked_for_all(final.with_name(f".{cell.hash}.lock"), team, wait=wait) as held:
+        if held and not team.from_first(lambda: is_finished(Path(config.runs), cell)):
             _run(cell, config, inputs, device, report, final)
     return held
 
 
 def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report: Report, final: Path) -> None:
+    team = here()
     work = final.with_name(f".{cell.hash}.partial")
     work.mkdir(parents=True, exist_ok=True)
     set_aside, peak = SetAside(), PeakMemory.watch()
@@ -98,6 +106,9 @@ def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report:
         # Trained in place, and the next seed must start from the same weights.
         inputs = replace(inputs, encoder=copy.deepcopy(inputs.encoder))
     stitch = _stitch(cell, config, inputs)
+    if config.engine.shard == "fsdp":
+        pieces = shard_frozen(stitch.model, pick_device(device))
+        say(f"{cell.label}: {pieces:,} frozen weights over {team.count} processes")
     stitch.model.to(device)
     result, answers = None, 0
     trains = any(parameter.requires_grad for parameter in stitch.model.parameters())
@@ -108,24 +119,33 @@ def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report:
     began = time.perf_counter()
     rows = _evaluate(cell, config, inputs, stitch, set_aside, report)
     seconds = time.perf_counter() - began
-    meta = {
-        "protocol": PROTOCOL,
-        "benchmarks": dict(inputs.benchmarks),
-        "data": {"train": inputs.train.fingerprint, **{n: d.fingerprint for n, d in inputs.tests.items()}},
-    }
-    write_ledger(work / LEDGER, rows, meta)
-    if cell.condition != "text-ceiling":
-        shutil.rmtree(work / STITCH_FOLDER, ignore_errors=True)
-        beside = {RECORD: inputs.record} if inputs.record is not None else {}
-        if result is not None:
-            stitch.trained_with = {"turns": config.feed.turns, "description": _description(inputs.train)}
-        card = stitch.card() + (REMEMBERED if beside else "")
-        stitch.save(work / STITCH_FOLDER, card=card, extra={"cell": cell.hash}, beside=beside)
-    facts = _facts(cell, config, stitch, result, answers, seconds, len(rows), set_aside, peak)
-    write_json(work / CELL, facts)
-    for checkpoint in checkpoints_in(work):
-        shutil.rmtree(checkpoint)
-    work.rename(final)
+
+    @disk_errors(f"Cell {cell.label}", "Free some space and run the same command again.")
+    def write() -> None:
+        meta = {
+            "protocol": PROTOCOL,
+            "benchmarks": dict(inputs.benchmarks),
+            "data": {
+                "train": inputs.train.fingerprint,
+                **{n: d.fingerprint for n, d in inputs.tests.items()},
+            },
+        }
+        write_ledger(work / LEDGER, rows, meta)
+        if cell.condition != "text-ceiling":
+            shutil.rmtree(work / STITCH_FOLDER, ignore_errors=True)
+            beside = {RECORD: inputs.record} if inputs.record is not None else {}
+            if result is not None:
+                described = _description(inputs.train)
+                stitch.trained_with = {"turns": config.feed.turns, "description": described}
+            card = stitch.card() + (REMEMBERED if beside else "")
+            stitch.save(work / STITCH_FOLDER, card=card, extra={"cell": cell.hash}, beside=beside)
+        facts = _facts(cell, config, stitch, result, answers, seconds, len(rows), set_aside, peak)
+        write_json(work / CELL, facts)
+        for checkpoint in checkpoints_in(work):
+            shutil.rmtree(checkpoint)
+        work.rename(final)
+
+    team.from_first(write)
 
 
 def _description(data: VqaData) -> str | None:
@@ -158,30 +178,59 @@ def _train(
     set_aside: SetAside,
     report: Report,
 ) -> tuple[FitResult, int]:
+    team = here()
     rows = to_rows(inputs.train, stitch.prompt, learn=True, set_aside=set_aside)
     live = inputs.encoder is not None and cell.condition == "picture"
     feed = StitchFeed(
         rows,
-        config.feed,
+        _shared_out(config.feed, team),
         stitch.prompt,
         seed=cell.seed,
         patches=inputs.patches if cell.condition == "picture" and not live else None,
         pixels=_pixels(inputs) if live else None,
     )
-    result = fit(
-        stitch.model,
-        stitch_loss,
-        feed,
-        config.optim,
-        seed=cell.seed,
-        directory=work,
-        checkpoint_every=config.engine.checkpoint_every,
-        resume=bool(checkpoints_in(work)),
-        config_hash=cell.hash,
-        device=device,
-        on_step=lambda step, row: report("training", step, feed.steps),
-    )
+    place = f"{config.name}-{cell.label}-{cell.hash[:6]}"
+    with tracked(
+        config.track,
+        run=f"{config.name} · {cell.label}",
+        directory=Path(config.runs) / "track" / re.sub(r"[^\w.-]+", "-", place),
+        settings={
+            **config.resolved(),
+            "cell": cell.hash,
+            "seed": cell.seed,
+            "encoder_facts": cell.facts or {},
+        },
+    ) as track:
+
+        def on_step(done: int, row: dict[str, Any]) -> None:
+            report("training", done, feed.steps)
+            track(done, row)
+
+        result = fit(
+            stitch.model,
+            stitch_loss,
+            feed,
+            config.optim,
+            seed=cell.seed,
+            directory=work,
+            checkpoint_every=config.engine.checkpoint_every,
+            resume=team.from_first(lambda: bool(checkpoints_in(work))),
+            config_hash=cell.hash,
+            device=device,
+            on_step=on_step,
+        )
     return result, feed.answers
+
+
+def _shared_out(feed: FeedConfig, team: Processes) -> FeedConfig:
+    """Micro-batches small enough that every process gets one; the step's loss does not depend on their size."""
+    most = -(-feed.batch // team.count)
+    if feed.micro_batch <= most:
+        return feed
+    if team.several:
+        say(f"feed.micro_batch={feed.micro_batch} is lowered to {most} for {team.count} processes")
+        return feed.model_copy(update={"micro_batch": most})
+    return feed
 
 
 def _pixels(inputs: Inputs) -> Callable[[Sequence[str]], Any]:
@@ -257,6 +306,7 @@ def _facts(
         "hash": cell.hash,
         "versions": versions(),
         "machine": machine(),
+        "processes": here().count,
         "protocol": PROTOCOL,
         "encoder": cell.facts["name"] if cell.facts is not None else "none",
         "seed": cell.seed,

@@ -11,7 +11,7 @@ from sutura.data.sources import VqaSource
 from sutura.encoders.config import EncoderConfig
 from sutura.evals.config import EvaluateConfig
 from sutura.stitch.config import LlmConfig, ProjectorConfig, PromptConfig
-from sutura.train.config import FeedConfig, OptimConfig
+from sutura.train.config import FeedConfig, OptimConfig, TrackConfig
 
 
 def _as_encoder(value: Any) -> Any:
@@ -113,12 +113,14 @@ class Engine(Section):
         threads: CPU threads of each worker; None divides the processors among the workers.
         device: of training and evaluation.
         checkpoint_every: optimizer steps between checkpoints of a cell in flight; 0 writes none.
+        shard: `fsdp` lays the frozen blocks over the processes of a run started as several.
     """
 
     workers: int = Field(default=0, ge=0)
     threads: int | None = None
     device: str = "auto"
     checkpoint_every: int = Field(default=0, ge=0)
+    shard: Literal["none", "fsdp"] = "none"
 
 
 class CompareConfig(Section):
@@ -141,6 +143,7 @@ class CompareConfig(Section):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     features: FeatureSettings = FeatureSettings()
     engine: Engine = Engine()
+    track: TrackConfig = TrackConfig()
     remarks: tuple[str, ...] = ()
     runs: str = "runs"
 

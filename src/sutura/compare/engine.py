@@ -26,6 +26,7 @@ from sutura.compare.config import CompareConfig
 from sutura.compare.grid import Cell
 from sutura.core.errors import UserError
 from sutura.core.log import console, progress_bars, say
+from sutura.core.processes import here
 from sutura.core.runtime import cpu_count, pick_device, set_threads
 from sutura.data.samples import PictureTurns, VqaData
 from sutura.encoders.cache import FeatureStore
@@ -55,7 +56,8 @@ def run_jobs(jobs: Sequence[Job], config: CompareConfig) -> None:
     """
     if not jobs:
         return
-    workers = min(config.engine.workers, len(jobs))
+    # The processes of a run started as several work on one cell together.
+    workers = 0 if here().several else min(config.engine.workers, len(jobs))
     threads = config.engine.threads or (max(1, cpu_count() // workers) if workers else None)
     with progress_bars() as bars:
         overall = bars.add_task("cells", total=len(jobs), note="")

@@ -16,6 +16,7 @@ from sutura.compare.load import Loaded, closed_sets, describe_pictures, load_dat
 from sutura.compare.publish import finish
 from sutura.core.hashing import fingerprint
 from sutura.core.log import progress_bars, say
+from sutura.core.processes import here
 from sutura.core.runtime import pick_device
 from sutura.data.samples import SetAside, VqaData
 from sutura.encoders import load_encoder
@@ -28,6 +29,7 @@ from sutura.stitch.bundle import StitchConfig, build_stitch
 from sutura.stitch.language import embedding_size
 from sutura.stitch.model import StitchModel, describe_parts
 from sutura.stitch.projector import build_projector
+from sutura.train.track import check_trackers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +47,8 @@ class Eyes:
 
 def run(config: CompareConfig, *, command: str = "") -> Path:
     """Data, overlap, features, cells, report. See `sutura.compare.compare`."""
-    began = time.perf_counter()
+    began, team = time.perf_counter(), here()
+    check_trackers(config.track.to)
     data = load_data(config)
     record, remembered = kept_record(data.train, Path(config.runs) / "hashes", look=config.data.overlap)
     overlaps = check_overlap(config, data, record)
@@ -54,13 +57,15 @@ def run(config: CompareConfig, *, command: str = "") -> Path:
     language = build_stitch(StitchConfig(encoder=None, llm=config.llm, prompt=config.prompt))
     print_parts(config, language.model.lm, eyes)
     cells = cells_of(config, eyes, data, language.llm_fingerprint)
-    missing = [cell for cell in cells if not is_finished(Path(config.runs), cell)]
+    finished = team.from_first(lambda: [is_finished(Path(config.runs), cell) for cell in cells])
+    missing = [cell for cell, done in zip(cells, finished, strict=True) if not done]
     by_name = {seen.facts["name"]: seen for seen in eyes}
     say(
         f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate"
     )
     run_jobs([make_job(cell, config, data, by_name, remembered) for cell in missing], config)
-    path = finish(config, cells, data, {"overlap": overlaps, "unread": unread.counts}, command)
+    checks = {"overlap": overlaps, "unread": unread.counts}
+    path = team.from_first(lambda: finish(config, cells, data, checks, command))
     say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")
     return path
 

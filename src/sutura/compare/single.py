@@ -21,6 +21,7 @@ from sutura.compare.tables import Table, score_cell
 from sutura.core.config import apply_overrides
 from sutura.core.errors import UserError
 from sutura.core.log import say
+from sutura.core.processes import here
 from sutura.data.samples import SetAside, VqaData
 from sutura.data.vqa import load_vqa
 from sutura.encoders.config import EncoderConfig
@@ -32,6 +33,7 @@ from sutura.evals.ledger import NO_ENCODER, check_ledger, write_ledger
 from sutura.evals.run import Asked, derangement, evaluate
 from sutura.evals.training_record import RECORD, TrainingRecord, kept_record, read_record
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch, load_stitch
+from sutura.train.track import check_trackers
 
 
 def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path | None = None) -> Path:
@@ -49,8 +51,10 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
     Raises:
         UserError: `out` exists.
     """
-    if out is not None and out.exists():
+    team = here()
+    if team.from_first(lambda: out is not None and out.exists()):
         raise UserError(f"{out} exists already; give --out a new place.")
+    check_trackers(config.track.to)
     rows = {row.display_name(): row for row in config.encoder_rows()}
     rows = {row.id: row for row in config.encoders} | rows
     row = rows.get(encoder, EncoderConfig(id=encoder))
@@ -69,11 +73,11 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
     language = build_stitch(StitchConfig(encoder=None, llm=chosen.llm, prompt=chosen.prompt))
     cells = cells_of(chosen, eyes, data, language.llm_fingerprint)
     cell = cells[0]
-    if not is_finished(Path(chosen.runs), cell):
+    if not team.from_first(lambda: is_finished(Path(chosen.runs), cell)):
         by_name = {seen.facts["name"]: seen for seen in eyes}
         run_jobs([make_job(cell, chosen, data, by_name, remembered)], chosen)
     stitch = cell_directory(Path(chosen.runs), cell) / STITCH_FOLDER
-    if out is not None:
+    if out is not None and team.first:
         shutil.copytree(stitch, out)
     return out or stitch
 

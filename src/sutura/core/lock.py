@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from sutura.core.processes import Processes
 
 #: Seconds between two tries while waiting.
 PAUSE = 0.2
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool = True, on_wait: Callable[[], None] | None = None) -> Iterator[bool]:
     """Hold the lock of a file for the length of the block; the file is there only while somebody holds it.
 
     The lock belongs to the open file and not to a process number written down somewhere: one left by a killed
@@ -24,12 +26,15 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     Args:
         path: of the lock file, beside what it guards.
         wait: until the holder is done. Otherwise the block runs at once, told that the lock is not held.
+        on_wait: called once when there is somebody to wait for.
 
     Yields:
         Whether the lock is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = _take(path)
+    if handle is None and wait and on_wait is not None:
+        on_wait()
     while handle is None and wait:
         time.sleep(PAUSE)
         handle = _take(path)
@@ -41,6 +46,15 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     finally:
         path.unlink(missing_ok=True)  # before it is released, so that nobody else's file is removed
         os.close(handle)
+
+
+@contextmanager
+def locked_for_all(
+    path: Path, team: Processes, *, wait: bool = True, on_wait: Callable[[], None] | None = None
+) -> Iterator[bool]:
+    """`locked`, taken by the first process of a run for all of them."""
+    with ExitStack() as stack:
+        yield team.from_first(lambda: stack.enter_context(locked(path, wait=wait, on_wait=on_wait)))
 
 
 def _take(path: Path) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from rich.progress import (
 )
 
 from sutura.core.checkpoint import atomic_file
+from sutura.core.processes import launched
 
-console = Console(stderr=True, highlight=False)
+#: Of several processes of one run, the first speaks for all.
+console = Console(stderr=True, highlight=False, quiet=launched() and os.environ["RANK"] != "0")
 
 
 def say(message: str) -> None:

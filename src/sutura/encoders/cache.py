@@ -7,6 +7,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,9 @@ from torch import Tensor
 from sutura.core.checkpoint import atomic_directory, read_json, write_json
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
+from sutura.core.lock import locked_for_all
+from sutura.core.log import say
+from sutura.core.processes import Processes, here
 from sutura.core.runtime import cpu_count, pick_dtype
 from sutura.data.samples import BadPicture, PictureTurns, SetAside
 
@@ -115,6 +120,9 @@ def cached_features(
 ) -> FeatureStore:
     """Features of pictures, from disk when they are there, else computed now and written whole or not at all.
 
+    Two runs never compute the same features: the second waits for the first. The processes of one run share the
+    batches out among them, and leave the bytes that one process would.
+
     Args:
         encoder: frozen; its fingerprint, the data's and the precision are the key.
         pictures: a picture that stands here twice is encoded once.
@@ -132,14 +140,34 @@ def cached_features(
         raise UserError(f"Encoder {encoder.name!r} is being trained, so its features cannot be kept on disk.")
     key = fingerprint([FORMAT, encoder.fingerprint, data_fingerprint, dtype])
     place = Path(directory) / key
-    if not place.exists():
+    if not here().from_first(place.exists):
         distinct = list({turns.image_id: turns for turns in pictures}.values())
-        _compute(encoder, distinct, place, key, batch_size, dtype, on_progress)
+        _fill(encoder, distinct, place, key, batch_size, dtype, on_progress)
     store = FeatureStore(place)
     if set_aside is not None:
         for name, reason in store.unreadable.items():
             set_aside.add(f"{UNREADABLE}: {reason}", name)
     return store
+
+
+def _fill(
+    encoder: VisionEncoder,
+    pictures: Sequence[PictureTurns],
+    place: Path,
+    key: str,
+    batch_size: int,
+    dtype: str,
+    on_progress: Callable[[int], None] | None,
+) -> None:
+    """Compute the features, unless another run does so now or did so meanwhile."""
+    team = here()
+    needed = estimate_bytes(len(pictures), encoder.num_tokens, encoder.width, dtype)
+    waiting = partial(say, f"{encoder.name}: another run is computing these features; waiting for it")
+    with _room(place, needed):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with locked_for_all(place.with_name(f".{key}.lock"), team, on_wait=waiting):
+            if not team.from_first(place.exists):
+                _compute(encoder, pictures, place, key, batch_size, dtype, on_progress, team)
 
 
 def _compute(
@@ -150,27 +178,27 @@ def _compute(
     batch_size: int,
     dtype: str,
     on_progress: Callable[[int], None] | None,
+    team: Processes,
 ) -> None:
+    """Every process encodes its share of the batches into a file of its own; the first one joins the files."""
     needed = estimate_bytes(len(pictures), encoder.num_tokens, encoder.width, dtype)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(place.parent).free
-    if needed > free:
-        raise UserError(_full(place, needed, free))
-    names: list[str] = []
-    unreadable: dict[str, str] = {}
     began = time.perf_counter()
-    try:
-        with atomic_directory(place) as folder:
-            with (folder / ROWS).open("wb") as file:
-                for done, batch in _batches(encoder, pictures, batch_size):
-                    good = {name: pixels for name, pixels in batch.items() if isinstance(pixels, Tensor)}
-                    unreadable |= {name: why for name, why in batch.items() if isinstance(why, str)}
-                    if good:
-                        features = _encode(encoder, torch.stack(list(good.values())), dtype)
-                        file.write(features.view(torch.uint8).numpy().tobytes())
-                        names += good
-                    if on_progress is not None:
-                        on_progress(done)
+
+    def begin() -> Path:
+        free = shutil.disk_usage(place.parent).free
+        if needed > free:
+            raise UserError(_full(place, needed, free))
+        return stack.enter_context(atomic_directory(place))
+
+    def encode(folder: Path) -> tuple[list[str], dict[str, str]]:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not to be seen; all processes need the same disk for the features.")
+        with _room(place, needed):
+            return _encode_share(encoder, pictures, folder, batch_size, dtype, on_progress, team)
+
+    def finish(folder: Path, shares: Sequence[tuple[list[str], dict[str, str]]]) -> None:
+        with _room(place, needed):
+            _join(folder, team)
             write_json(
                 folder / INDEX,
                 {
@@ -179,17 +207,76 @@ def _compute(
                     "num_tokens": encoder.num_tokens,
                     "width": encoder.width,
                     "dtype": dtype,
-                    "image_ids": names,
-                    "unreadable": unreadable,
+                    "image_ids": [name for names, _ in shares for name in names],
+                    "unreadable": {name: why for _, bad in shares for name, why in bad.items()},
                     "facts": {"name": encoder.name, "seconds": round(time.perf_counter() - began, 2)},
                 },
             )
+            stack.close()  # moves the directory to its place
+
+    with ExitStack() as stack:
+        folder = team.from_first(begin)
+        shares = team.all_or_none(lambda: encode(folder))
+        team.from_first(lambda: finish(folder, shares))
+
+
+def _encode_share(
+    encoder: VisionEncoder,
+    pictures: Sequence[PictureTurns],
+    folder: Path,
+    batch_size: int,
+    dtype: str,
+    on_progress: Callable[[int], None] | None,
+    team: Processes,
+) -> tuple[list[str], dict[str, str]]:
+    """Encode this process's run of whole batches; the pictures that gave rows, and the unreadable ones.
+
+    Batches are cut as a single process cuts them, since a row's last bits depend on what it is encoded with.
+    """
+    batches = -(-len(pictures) // batch_size)
+    first, last = (batches * place // team.count for place in (team.rank, team.rank + 1))
+    mine = pictures[first * batch_size : last * batch_size]
+    names: list[str] = []
+    unreadable: dict[str, str] = {}
+    with (folder / _part(team.rank)).open("wb") as file:
+        for done, batch in _batches(encoder, mine, batch_size):
+            good = {name: pixels for name, pixels in batch.items() if isinstance(pixels, Tensor)}
+            unreadable |= {name: why for name, why in batch.items() if isinstance(why, str)}
+            if good:
+                features = _encode(encoder, torch.stack(list(good.values())), dtype)
+                file.write(features.view(torch.uint8).numpy().tobytes())
+                names += good
+            if on_progress is not None:
+                on_progress(min(done * team.count, len(pictures)))
+    return names, unreadable
+
+
+def _part(rank: int) -> str:
+    return ROWS if rank == 0 else f"part-{rank}.bin"
+
+
+def _join(folder: Path, team: Processes) -> None:
+    """Append every other process's rows to the first one's, and remove each file once it is."""
+    for rank in range(1, team.count):
+        part = folder / _part(rank)
+        with (folder / ROWS).open("ab") as rows, part.open("rb") as more:
+            shutil.copyfileobj(more, rows, 16 * 1024 * 1024)
+        part.unlink()
+
+
+@contextmanager
+def _room(place: Path, needed: int) -> Iterator[None]:
+    """A full disk as one sentence."""
+    try:
+        yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(_full(place, needed, shutil.disk_usage(place.parent).free)) from None
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and place.exists():
-            return  # another process finished the same features first
-        raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(_full(place, needed, shutil.disk_usage(_there(place)).free)) from None
+
+
+def _there(place: Path) -> Path:
+    return next(folder for folder in place.parents if folder.is_dir())
 
 
 def _batches(

@@ -18,6 +18,7 @@ from sutura.core.checkpoint import atomic_directory, load_tensors, read_json, sa
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint, fingerprint_file, fingerprint_tensors
 from sutura.core.log import say
+from sutura.core.processes import Processes
 from sutura.train.muon import MuonAdamW
 
 KEPT = 2
@@ -62,6 +63,7 @@ class Checkpoints:
         optimizer: its groups carry `names` beside `params`.
         identity: what must be equal for a resume to make sense (seed, steps, config hash).
         watch_frozen: something other than the optimizer may change frozen weights (a moving average).
+        team: processes of the run; the first one writes, all read.
     """
 
     def __init__(
@@ -73,11 +75,13 @@ class Checkpoints:
         identity: Mapping[str, Any],
         *,
         watch_frozen: bool,
+        team: Processes | None = None,
     ) -> None:
         self.directory = directory
         self.trainable = dict(trainable)
         self.optimizer = optimizer
         self.identity = dict(identity)
+        self.team = team or Processes()
         self.watched: dict[str, Tensor] = dict(model.named_buffers())
         if watch_frozen:
             self.watched |= {n: p for n, p in model.named_parameters() if n not in self.trainable}
@@ -91,8 +95,11 @@ class Checkpoints:
         """Write a checkpoint and drop all but the newest two.
 
         Raises:
-            UserError: the disk is full or failed; earlier checkpoints stay as they are.
+            UserError: the disk is full or failed, told in every process; earlier checkpoints stay as they are.
         """
+        return self.team.from_first(lambda: self._save(position))
+
+    def _save(self, position: Position) -> Path:
         moved = {n: t for n, t in self.watched.items() if _digest(t) != self.first[n]}
         state = {
             f"{name}::{key}": value
@@ -144,8 +151,9 @@ class Checkpoints:
                 )
         self._restore_weights(path, load_tensors(path / WEIGHTS), meta["moved"])
         self._restore_state(path, load_tensors(path / STATE))
-        for left in self.directory.glob(".checkpoint-*"):
-            shutil.rmtree(left)
+        if self.team.first:
+            for left in self.directory.glob(".checkpoint-*"):
+                shutil.rmtree(left)
         return Position(meta["step"], meta["seconds"], meta["bad_batches"])
 
     def _same_run(self, path: Path, meta: Mapping[str, Any]) -> None:

@@ -56,3 +56,15 @@ class FeedConfig(Section):
     epochs: float = 1.0
     answers: int | None = None
     turns: Literal["shared", "separate", "first"] = "shared"
+
+
+class TrackConfig(Section):
+    """Who is told of a run's metrics beside metrics.jsonl, which is always written.
+
+    Args:
+        to: trackers by accelerate's names: wandb, tensorboard, trackio, mlflow, …
+        project: the name that runs are gathered under.
+    """
+
+    to: tuple[str, ...] = ()
+    project: str = "sutura"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from sutura.core.errors import UserError
+from sutura.core.log import say
+from sutura.core.processes import Processes, here
 from sutura.core.runtime import pick_device, seed_everything
 from sutura.train.checkpointing import Checkpoints, Position, checkpoints_in
 from sutura.train.modes import set_train_mode
 from sutura.train.optim import Group, OptimConfig, build_optimizer, set_lr, trainable_parameters
 from sutura.train.record import LossSummary, Record
+from sutura.train.sharing import check_start, check_team, is_sharded, join_rows, share, sum_gradients
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,6 +81,10 @@ def fit(
     `evaluate` and checkpoints speak of steps done, from 1. All global randomness is seeded from (seed, step)
     before each step, which is why a resumed run repeats the bits of an uninterrupted one on the CPU.
 
+    In several processes (`accelerate launch`, `torchrun`) each step's micro-batches are shared out by index, and
+    losses and gradients are summed over all, so that without dropout the run is the one of a single process but
+    for rounding. The first process alone writes files; `on_step` and `evaluate` are called in each.
+
     Args:
         objective: loss of one micro-batch, scaled so that the losses of a step's micro-batches add up to the
             step's loss; metrics are averaged over the micro-batches.
@@ -92,9 +100,10 @@ def fit(
 
     Raises:
         UserError: nothing trains, a trainable weight is not float32, a checkpoint is missing, damaged or of
-            another run, or more than `optim.max_bad_batches` steps had a loss or gradient that is not finite.
+            another run, more than `optim.max_bad_batches` steps had a loss or gradient that is not finite, or
+            the processes of a run cannot share its steps.
     """
-    began = time.perf_counter()
+    began, team = time.perf_counter(), here()
     trainable = trainable_parameters(model)
     if directory is None and (resume or checkpoint_every):
         raise UserError("Checkpoints and resume need a directory; give the run one.")
@@ -102,11 +111,11 @@ def fit(
     model.to(accelerator.device)
     optimizer = build_optimizer(trainable, optim, groups(model) if groups else None)
 
-    checkpoints, position = None, Position()
+    checkpoints, position, sharded = None, Position(), team.several and is_sharded(model)
     if directory is not None and (resume or checkpoint_every):
         identity = {"seed": seed, "steps": feed.steps, "optim": optim.hash(), "config": config_hash}
         checkpoints = Checkpoints(
-            directory, model, trainable, optimizer, identity, watch_frozen=after_step is not None
+            directory, model, trainable, optimizer, identity, watch_frozen=after_step is not None, team=team
         )
     if checkpoints is not None and resume:
         position = checkpoints.restore()
@@ -114,16 +123,24 @@ def fit(
         raise UserError(
             f"{directory} holds {old[-1].name} of an earlier run: resume it, or choose another place."
         )
-    record = Record(directory, position, optim.max_bad_batches, resume)
+    record = Record(directory, position, optim.max_bad_batches, resume, writes=team.first)
 
     optimizer.zero_grad(set_to_none=True)
     set_train_mode(model)
+    check_team(model, objective, team, moves_frozen=after_step is not None, sharded=sharded)
+    check_start(trainable, [position.step, feed.steps, seed, config_hash], team)
     for step in range(position.step, feed.steps):
         done, last = step + 1, step + 1 == feed.steps
         lr = set_lr(optimizer, optim, step, feed.steps)
-        seed_everything(seed, "step", step)
+        # The first process draws what a single one would; the others draw dropout masks of their own.
+        seed_everything(seed, "step", step, *(() if team.first else ("process", team.rank)))
         batches = feed.micro_batches(step)
-        row = _backward(model, objective, batches, step, accelerator, list(trainable.values()), optim.clip)
+        if step == position.step and len(batches) < team.count:
+            say(
+                f"{len(batches)} micro-batches a step for {team.count} processes: lower the micro-batch size."
+            )
+        weights = list(trainable.values())
+        row = _backward(model, objective, batches, step, accelerator, weights, optim.clip, team, sharded)
         if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]):
             optimizer.step()
             if after_step is not None:
@@ -157,18 +174,22 @@ def _backward(
     accelerator: Accelerator,
     parameters: list[nn.Parameter],
     clip: float | None,
+    team: Processes,
+    sharded: bool,
 ) -> dict[str, Any]:
     """Gradients of one step, clipped; the device is waited for once, when all values are read together."""
     from accelerate.utils import send_to_device
 
-    if not batches:
+    if not len(batches):
         raise UserError(f"The feed gave no batch for step {step}; its number of steps is too large.")
     losses: list[Tensor] = []
     metrics: dict[str, list[Any]] = {}
-    for batch in batches:
+    for index, counts in share(len(batches), team, even=sharded):
         with accelerator.autocast():
-            loss, values = objective(model, send_to_device(batch, accelerator.device), step)
-        accelerator.backward(loss)
+            loss, values = objective(model, send_to_device(batches[index], accelerator.device), step)
+        accelerator.backward(loss if counts else loss * 0.0)
+        if not counts:
+            continue
         losses.append(loss.detach().float())
         for name, value in values.items():
             metrics.setdefault(name, []).append(
@@ -176,12 +197,16 @@ def _backward(
             )
     if taken := metrics.keys() & set(_OWN):
         raise UserError(f"The objective names a metric {sorted(taken)[0]!r}, which the loop writes itself.")
+    sum_gradients(parameters, team)
     norm = accelerator.clip_grad_norm_(parameters, math.inf if clip is None else clip)
-    means = {"loss": torch.stack(losses).sum(), "grad_norm": norm}
+    means = {"loss": torch.stack(losses).sum() if losses else 0.0, "grad_norm": norm}
     means |= {name: sum(values) / len(values) for name, values in metrics.items()}
     on_device = {name: value for name, value in means.items() if isinstance(value, Tensor)}
     read = torch.stack([value.float().reshape(()) for value in on_device.values()]).tolist()
-    return {**means, **dict(zip(on_device, read, strict=True))}
+    row = {**means, **dict(zip(on_device, read, strict=True))}
+    if team.several:
+        return join_rows(row, {name: len(values) for name, values in metrics.items()}, team)
+    return row
 
 
 def _accelerator(device: torch.device, precision: str) -> Accelerator:
@@ -193,8 +218,11 @@ def _accelerator(device: torch.device, precision: str) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        raise UserError("Training in several processes is not built yet; start one process.")
+    on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cuda" and on_machine > torch.cuda.device_count():
+        raise UserError(
+            f"{on_machine} processes on this machine and {torch.cuda.device_count()} GPUs; start one process a GPU."
+        )
     AcceleratorState._reset_state(reset_partial_state=True)
     mixed = "bf16" if precision == "bfloat16" else "no"
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     from sutura.train.two_stage import TwoStage
 
 Outcome = tuple[Float[Tensor, ""], dict[str, "float | Tensor"]]
+Named = TypeVar("Named", bound=Callable[..., Any])
+
+
+def whole_batch(objective: Named) -> Named:
+    """Mark an objective that compares all pairs of a step's batch: it trains in one process only.
+
+    `losses/large_batch.py` has both contrastive losses over several processes; the feed of pictures would have to
+    be shared out for them, pair by pair.
+    """
+    objective.whole_batch = True  # type: ignore[attr-defined]
+    return objective
 
 
 def supervised(
@@ -61,6 +73,7 @@ def supervised(
     return loss, {"label_accuracy": ((logits > 0) == (labels > 0.5)).float().mean()}
 
 
+@whole_batch
 def clip(model: CLIP, batch: PictureBatch, step: int) -> Outcome:
     """Which text of the batch belongs to the picture, and which picture to the text.
 
@@ -72,6 +85,7 @@ def clip(model: CLIP, batch: PictureBatch, step: int) -> Outcome:
     return loss, {"picture_to_text": _own_text_first(image, text), "scale": log_scale.detach().exp()}
 
 
+@whole_batch
 def siglip(model: SigLIP, batch: PictureBatch, step: int) -> Outcome:
     """Does this text belong to this picture: one yes/no question a pair.
 
@@ -115,6 +129,7 @@ def mae(model: MAE, batch: PictureBatch, step: int) -> Outcome:
     return loss, {"explained": 1 - loss.detach() / flat.clamp_min(1e-12)}
 
 
+@whole_batch
 def eva(model: TwoStage, batch: PictureBatch, step: int) -> Outcome:
     """First what a teacher says of the hidden patches, then which text belongs to which picture.
 

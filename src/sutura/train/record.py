@@ -34,9 +34,19 @@ class LossSummary:
 
 
 class Record:
-    """Losses in memory, metrics and skipped batches on disk."""
+    """Losses in memory, metrics and skipped batches on disk.
 
-    def __init__(self, directory: Path | None, position: Position, limit: int, resume: bool) -> None:
+    Args:
+        directory: of the files; None keeps nothing.
+        position: where the run goes on.
+        limit: steps that may be skipped.
+        resume: read what the files hold up to the position.
+        writes: whether this process writes them.
+    """
+
+    def __init__(
+        self, directory: Path | None, position: Position, limit: int, resume: bool, *, writes: bool = True
+    ) -> None:
         self.limit = limit
         self.bad_batches = position.bad_batches
         self.losses: list[float] = []
@@ -45,9 +55,12 @@ class Record:
         if directory is None:
             return
         at = position.step if resume else None
-        self.logs = {name: MetricsLog(directory / name, resume_at=at) for name in (METRICS, BAD)}
+        if writes:
+            with disk_errors(f"{METRICS} in {directory}", "Free some space and resume."):
+                self.logs = {name: MetricsLog(directory / name, resume_at=at) for name in (METRICS, BAD)}
         if resume:
             rows = list(read_metrics(directory / METRICS)) if (directory / METRICS).is_file() else []
+            rows = [row for row in rows if row["step"] <= position.step]
             if [row["step"] for row in rows] != list(range(1, position.step + 1)):
                 raise UserError(
                     f"{directory / METRICS} does not hold the {position.step} steps of the checkpoint."
@@ -65,9 +78,10 @@ class Record:
     def bad(self, done: int, row: dict[str, Any], batches: Sequence[Any]) -> None:
         """Count a skipped step and note its batches. Raises UserError past the limit."""
         self.bad_batches += 1
-        ids = [str(i) for batch in batches for i in _ids(batch)]
         found = f"loss {row['loss']}, gradient norm {row['grad_norm']}"
-        self._write(BAD, done, {"found": found, "ids": ids})
+        if BAD in self.logs:
+            ids = [str(i) for batch in batches for i in _ids(batch)]
+            self._write(BAD, done, {"found": found, "ids": ids})
         say(f"Step {done} skipped: {found} ({self.bad_batches} skipped so far, {self.limit} allowed).")
         if self.bad_batches > self.limit:
             raise UserError(

@@ -139,11 +139,11 @@ class StitchFeed:
         self.steps = len(self.plan)
         self.answers = sum(_answers(rows[i], config.turns) for step in self.plan for i in step)
 
-    def micro_batches(self, step: int) -> list[StitchBatch]:
-        """Step `step` counts from 0."""
+    def micro_batches(self, step: int) -> Sequence[StitchBatch]:
+        """Step `step` counts from 0. Each is put together when it is taken, and so only where it is wanted."""
         chosen = sorted((self.rows[i] for i in self.plan[step]), key=_length)
         tokens = sum(len(turn.answer_ids) for row in chosen for turn in _kept(row, self.config.turns))
-        return [self._batch(part, tokens) for part in _parts(chosen, self.config)]
+        return _Taken(_parts(chosen, self.config), lambda part: self._batch(part, tokens))
 
     def _batch(self, part: Sequence[PictureRow], tokens: int) -> StitchBatch:
         rows = [r for i, row in enumerate(part) for r in split_turns(Row(i, row.turns), self.config.turns)]
@@ -156,6 +156,21 @@ class StitchFeed:
             pixels=self.pixels(names) if self.pixels else None,
             ids=tuple(name for items in packed.item_ids for name in items),
         )
+
+
+class _Taken(Sequence[StitchBatch]):
+    """Micro-batches that are put together as they are taken."""
+
+    def __init__(
+        self, parts: list[list[PictureRow]], make: Callable[[Sequence[PictureRow]], StitchBatch]
+    ) -> None:
+        self.parts, self.make = parts, make
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: int) -> StitchBatch:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.make(self.parts[index])
 
 
 def deal(answers: Sequence[int], config: FeedConfig, seed: int) -> list[list[int]]:
