@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from sutura.compare.config import CompareConfig
 from sutura.compare.plan_data import DataSizes, head_ids, pictures_in, rows_of
@@ -16,7 +17,7 @@ from sutura.encoders.outline import EncoderOutline, outline_encoder
 from sutura.stitch.language import embedding_size
 from sutura.stitch.language_outline import outline_language_model
 from sutura.stitch.model import StitchModel, describe_parts
-from sutura.stitch.pack import Packed, pack
+from sutura.stitch.pack import pack
 from sutura.stitch.projector import build_projector
 
 ADAM_STATES = 2
@@ -114,22 +115,15 @@ def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSiz
         micro: answers.
     """
     encoder = outline_encoder(row) if row is not None else None
-    live = runs_live(config)
-    model = build(config, encoder, live=live)
+    model = build(config, encoder, live=runs_live(config))
     rows = rows_of(micro, sizes, config.feed.turns)
     packed = pack(rows, head_ids=head_ids(sizes.texts), pad_id=0)
     pictures = pictures_in(rows)
-    given, seen = None, 0
-    if encoder is not None:
-        side = encoder.image_size
-        shape = (pictures, 3, side, side) if live else (pictures, encoder.num_tokens, encoder.width)
-        dtype = torch.float32 if live else getattr(torch, config.features.dtype)
-        given = torch.empty(shape, dtype=dtype, device="meta")
-        seen = encoder.num_tokens
+    seen = encoder.num_tokens if encoder is not None else 0
     cost = training_pass(
         model,
         packed,
-        given,
+        _given(config, encoder, pictures),
         autocast=config.optim.precision == "bfloat16",
         accumulating=micro < config.feed.batch,
     )
@@ -142,14 +136,20 @@ def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSiz
 def ask_batch(config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes) -> Pass:
     """Reading as many questions as evaluation decodes at once."""
     encoder = outline_encoder(row) if row is not None else None
-    model = build(config, encoder, live=False)
+    model = build(config, encoder, live=runs_live(config))
     rows = rows_of(config.evaluate.batch, sizes, "shared", answered=False)
-    packed: Packed = pack(rows, head_ids=head_ids(sizes.texts), pad_id=0)
-    patches = None
-    if encoder is not None:
-        shape = (pictures_in(rows), encoder.num_tokens, encoder.width)
-        patches = torch.empty(shape, dtype=torch.float32, device="meta")
-    return asking_pass(model, packed, patches)
+    packed = pack(rows, head_ids=head_ids(sizes.texts), pad_id=0)
+    return asking_pass(model, packed, _given(config, encoder, pictures_in(rows)))
+
+
+def _given(config: CompareConfig, encoder: EncoderOutline | None, pictures: int) -> Tensor | None:
+    """What the model is given of so many pictures, on the meta device: pixels where the encoder runs live."""
+    if encoder is None:
+        return None
+    if runs_live(config):
+        return torch.empty(pictures, 3, encoder.image_size, encoder.image_size, device="meta")
+    dtype = getattr(torch, config.features.dtype)
+    return torch.empty(pictures, encoder.num_tokens, encoder.width, dtype=dtype, device="meta")
 
 
 def encode_batch(config: CompareConfig, row: EncoderConfig) -> Pass:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sutura.core.errors import UserError
 from sutura.core.runtime import pick_device, seed_everything
 from sutura.train.checkpointing import Checkpoints, Position, checkpoints_in
+from sutura.train.micro_batch import until_it_fits
 from sutura.train.modes import set_train_mode
 from sutura.train.optim import Group, OptimConfig, build_optimizer, set_lr, trainable_parameters
 from sutura.train.record import LossSummary, Record
@@ -122,8 +123,17 @@ def fit(
         done, last = step + 1, step + 1 == feed.steps
         lr = set_lr(optimizer, optim, step, feed.steps)
         seed_everything(seed, "step", step)
-        batches = feed.micro_batches(step)
-        row = _backward(model, objective, batches, step, accelerator, list(trainable.values()), optim.clip)
+
+        def run(batches: Sequence[Any], step: int = step) -> dict[str, Any]:
+            return _backward(
+                model, objective, batches, step, accelerator, list(trainable.values()), optim.clip
+            )
+
+        def forget(step: int = step) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            seed_everything(seed, "step", step)
+
+        row, batches = until_it_fits(feed, step, run, forget)
         if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]):
             optimizer.step()
             if after_step is not None:
