@@ -15,7 +15,18 @@ from docs.documents import DOCUMENTS, ROOT, commands, name_of
 from sutura.cli import app, main
 
 #: Their whole work is a table or a picture's answer, or they go through the `small` comparison.
-RUNNABLE = ("compare", "report", "ask", "eval", "encoders", "benchmarks", "doctor", "zoo list", "probe")
+RUNNABLE = (
+    "compare",
+    "plan",
+    "report",
+    "ask",
+    "eval",
+    "encoders",
+    "benchmarks",
+    "doctor",
+    "zoo list",
+    "probe",
+)
 SHOWN = [(block, words) for path in DOCUMENTS for block, words in commands(path)]
 SUTURA = [(block, words[1:]) for block, words in SHOWN if words[0] == "sutura"]
 MAKE = [(block, words[1:]) for block, words in SHOWN if words[0] == "make"]
@@ -39,6 +50,12 @@ def test_a_command_parses(block: Any, words: list[str]) -> None:
 
         given = context.params
         settings(given["preset"], given["overrides"] or (), limit=given["limit"])
+    if context.info_name == "plan":
+        from sutura.compare.plan_config import split_overrides
+        from sutura.compare.settings import settings
+
+        given = context.params
+        settings(given["preset"], split_overrides(given["overrides"] or ())[1])
     if context.info_name == "pretrain":
         from sutura.train.pretrain_config import pretrain_settings
 

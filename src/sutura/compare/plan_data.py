@@ -14,10 +14,8 @@ from sutura.data.sources import VqaSource
 from sutura.stitch.pack import Row, TurnsMode, split_turns
 from sutura.stitch.prompt import Turn
 
-QWEN_HEAD, QWEN_TAIL = 24, 5
-"""Tokens of Qwen2.5's chat template before a question (its system prompt) and between question and answer."""
-PLAIN_HEAD, PLAIN_TAIL = 2, 3
-"""The same of `prompt.template=plain`."""
+TEMPLATES: dict[str, tuple[int, int]] = {"auto": (24, 5), "plain": (2, 3), "published": (3, 0)}
+"""Tokens before a question, and between it and its answer; `auto` is Qwen2.5's chat template with its system prompt."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +103,9 @@ def data_sizes(config: CompareConfig, assumed: PlanSettings) -> DataSizes:
         if known.pictures
         else 1.0
     )
-    plain = config.prompt.template == "plain"
-    head = assumed.head_tokens or (PLAIN_HEAD if plain else QWEN_HEAD)
-    tail = assumed.tail_tokens if assumed.tail_tokens is not None else (PLAIN_TAIL if plain else QWEN_TAIL)
+    head, tail = TEMPLATES[config.prompt.template]
+    head = assumed.head_tokens or head
+    tail = tail if assumed.tail_tokens is None else assumed.tail_tokens
     texts = Texts(
         head,
         (assumed.question_tokens or known.question_tokens) + tail,
@@ -119,7 +117,9 @@ def data_sizes(config: CompareConfig, assumed: PlanSettings) -> DataSizes:
         answers = round(feed.epochs * pictures * trained)
     tests = [_pictures_of(entry.benchmark, entry.data) for entry in config.data.test]
     test_pictures = None if any(count is None for count in tests) else sum(count or 0 for count in tests)
-    source = "the built-in world's settings; token counts assumed" if train.source == "world" else known.source
+    source = (
+        "the built-in world's settings; token counts assumed" if train.source == "world" else known.source
+    )
     return DataSizes(pictures, per_picture, test_pictures, texts, answers, source)
 
 
@@ -139,8 +139,9 @@ def _pictures(source: VqaSource, whole: int | None) -> int | None:
 
 def _pictures_of(benchmark: str, data: Mapping[str, Any]) -> int | None:
     """Pictures of a benchmark: its limit, or the size of a known set as the most it can be."""
-    if data.get("limit") is not None:
-        return int(data["limit"])
+    for key in ("limit", "first_rows"):
+        if data.get(key) is not None:
+            return int(data[key])
     name = str(data.get("subset") or benchmark.rpartition("/")[2])
     return KNOWN[name].pictures if name in KNOWN else None
 

@@ -1,14 +1,12 @@
 """One pass over shapes alone: its arithmetic, and the most memory it holds at once.
 
-The real model runs forward and backward on tensors that have shape and type but no values (torch's FakeTensorMode, which
-computes on the meta device), with the CPU's rules for autocast. Every operation is counted by
-torch.utils.flop_counter; every block of memory an operation returns is counted from its birth to the moment nothing
-refers to it any more.
+The real model runs forward and backward on tensors that have shape and type but no values (torch's FakeTensorMode,
+which computes on the meta device), with the CPU's rules for autocast. Operations are counted by the formulas of
+torch.utils.flop_counter, blocks of memory from their birth to the moment nothing refers to them any more.
 """
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from sutura.encoders.base import VisionEncoder
 from sutura.stitch.model import StitchModel
@@ -28,18 +26,23 @@ from sutura.stitch.pack import IGNORE, PADDING, Packed
 from sutura.train.modes import set_train_mode
 
 
-def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+def attention_flops(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    """Operations of an attention, as torch's formula for its other kernels has them."""
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
 
 
-def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(gradient, query, key, value)
+def attention_backward_flops(
+    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> int:
+    """The same backward; scores are computed once more, as fused kernels do."""
+    return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
 
 
-#: The CPU's fused attention, which torch's counter does not know.
+#: torch's formulas, and the CPU's fused attention, which they leave out.
 FORMULAS: dict[Any, Callable[..., int]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
 }
 
 
@@ -70,25 +73,25 @@ class Pass:
         return self.forward + self.backward
 
 
-class LiveBytes(TorchDispatchMode):
-    """While active, counts the bytes of all blocks of memory that operations return and that are still referred to.
+class Watch(TorchDispatchMode):
+    """While active, counts operations, and the bytes of all blocks of memory they return that are still referred to.
 
     Args:
         wide: blocks whose tensor's last side is this long are counted by themselves too (logits).
-
-    `tidy` collects what only reference cycles keep before a new peak is believed: recomputed activations end with an
-    exception, whose frames outlive it here (they do not in a run with values; a test compares the two).
     """
 
     def __init__(self, wide: int | None = None) -> None:
         super().__init__()
         self.wide = wide
         self.now = self.peak = self.now_wide = 0
-        self.tidy = False
+        self.flops = 0
         self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if (formula := FORMULAS.get(func.overloadpacket)) is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
         self.hold(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
         return out
 
@@ -104,19 +107,11 @@ class LiveBytes(TorchDispatchMode):
             self.now += size
             self.now_wide += wide
             weakref.finalize(storage, self._freed, size, wide).atexit = False
-            if self.now > self.peak:
-                if self.tidy:
-                    gc.collect()
-                self.peak = max(self.peak, self.now)
+            self.peak = max(self.peak, self.now)
 
     def _freed(self, size: int, wide: int) -> None:
         self.now -= size
         self.now_wide -= wide
-
-
-def flop_counter() -> FlopCounterMode:
-    """torch's counter, which also knows the CPU's fused attention."""
-    return FlopCounterMode(display=False, custom_mapping=FORMULAS)
 
 
 def training_pass(
@@ -140,28 +135,24 @@ def training_pass(
     with _valueless():
         _shadow(model)
         set_train_mode(model)
-        live = LiveBytes(model.lm.get_output_embeddings().weight.shape[0])
-        live.hold([*model.parameters(), *model.buffers()])
-        weights = live.now
+        watch = Watch(model.lm.get_output_embeddings().weight.shape[0])
+        watch.hold([*model.parameters(), *model.buffers()])
+        weights = watch.now
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         gradients = sum(parameter.numel() * parameter.element_size() for parameter in trained)
         if accumulating:
             for parameter in trained:
                 parameter.grad = torch.empty_like(parameter)
-            live.hold(parameter.grad for parameter in trained if parameter.grad is not None)
+            watch.hold(parameter.grad for parameter in trained if parameter.grad is not None)
         text, given = _like(packed), None if pictures is None else _copy(pictures)
         rows, columns = (_copy(place) for place in places)
-        counter = flop_counter()
-        with live, counter:
+        with watch:
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 loss = model.nats_at(text, _seen(model, given), rows, columns).sum()
-            forward, held, wide = counter.get_total_flops(), live.now, live.now_wide
-            live.tidy = True
+            forward, held, wide = watch.flops, watch.now, watch.now_wide
             loss.backward()
         kept = held - weights - wide - (gradients if accumulating else 0)
-        return Pass(
-            forward, counter.get_total_flops() - forward, weights, gradients, kept, wide, live.peak
-        )
+        return Pass(forward, watch.flops - forward, weights, gradients, kept, wide, watch.peak)
 
 
 def asking_pass(model: StitchModel, packed: Packed, pictures: Tensor | None) -> Pass:
@@ -177,17 +168,17 @@ def asking_pass(model: StitchModel, packed: Packed, pictures: Tensor | None) -> 
     with _valueless(), torch.no_grad():
         _shadow(model)
         model.eval()
-        live, counter = LiveBytes(), flop_counter()
-        live.hold([*model.parameters(), *model.buffers()])
-        weights = live.now
+        watch = Watch()
+        watch.hold([*model.parameters(), *model.buffers()])
+        weights = watch.now
         text, given = _like(packed), None if pictures is None else _copy(pictures)
         row_of, column_of = _copy(rows), _copy(columns)
         cache = DynamicCache()
-        with live, counter:
+        with watch:
             visual = _seen(model, given)
             spliced = model.splice(visual, text)
             logits = model.decode(spliced, row_of, column_of + spliced.image_tokens, cache)
-        return Pass(counter.get_total_flops(), 0, weights, 0, live.now - weights, logits.nbytes, live.peak)
+        return Pass(watch.flops, 0, weights, 0, watch.now - weights, logits.nbytes, watch.peak)
 
 
 def encoding_pass(encoder: VisionEncoder, pictures: int) -> Pass:
@@ -199,13 +190,13 @@ def encoding_pass(encoder: VisionEncoder, pictures: int) -> Pass:
     """
     with _valueless(), torch.no_grad():
         _shadow(encoder)
-        live, counter = LiveBytes(), flop_counter()
-        live.hold([*encoder.parameters(), *encoder.buffers()])
-        weights = live.now
-        with live, counter:
+        watch = Watch()
+        watch.hold([*encoder.parameters(), *encoder.buffers()])
+        weights = watch.now
+        with watch:
             pixels = torch.empty(pictures, 3, encoder.image_size, encoder.image_size)
             features = encoder(pixels)
-        return Pass(counter.get_total_flops(), 0, weights, 0, features.nbytes, 0, live.peak)
+        return Pass(watch.flops, 0, weights, 0, features.nbytes, 0, watch.peak)
 
 
 def _seen(model: StitchModel, given: Tensor | None) -> Tensor | None:

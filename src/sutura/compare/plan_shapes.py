@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -128,9 +127,7 @@ def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSiz
         accumulating=micro < config.feed.batch,
     )
     answers = sum(len(row.turns) for row in rows)
-    return Training(
-        answers, pictures, seen + packed.input_ids.shape[1], cost, ADAM_STATES * cost.gradients
-    )
+    return Training(answers, pictures, seen + packed.input_ids.shape[1], cost, ADAM_STATES * cost.gradients)
 
 
 def ask_batch(config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes) -> Pass:
@@ -159,4 +156,4 @@ def encode_batch(config: CompareConfig, row: EncoderConfig) -> Pass:
 
 def micro_sizes(batch: int) -> Sequence[int]:
     """Micro-batches in the order they are tried: the whole batch, then halves."""
-    return [math.ceil(batch / 2**k) for k in range(max(1, batch).bit_length())]
+    return [batch >> halved for halved in range(batch.bit_length())]

@@ -54,7 +54,9 @@ def until_it_fits(
                 "llm.gradient_checkpointing=true, fewer encoder.tokens, or a smaller language model; `sutura plan` "
                 "tells what fits."
             )
-        say(f"Memory ran out at step {step + 1} with micro-batches of {feed.micro} answers; going on with {half}.")
+        say(
+            f"Memory ran out at step {step + 1} with micro-batches of {feed.micro} answers; going on with {half}."
+        )
         forget()
         return half
 
