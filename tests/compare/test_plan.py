@@ -1,20 +1,14 @@
-"""`sutura plan`: published counts, and what is computed from shapes held against real modules and real memory."""
+"""`sutura plan`: published counts, what a run needs, and what would make it fit."""
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sutura.compare.config import CompareConfig
@@ -23,20 +17,17 @@ from sutura.compare.plan_advice import proposals
 from sutura.compare.plan_config import PlanSettings
 from sutura.compare.plan_data import DataSizes, Texts, data_sizes, head_ids, rows_of
 from sutura.compare.plan_gpus import GPUS, Gpu, get_gpu
-from sutura.compare.plan_pass import encoding_pass, training_pass
 from sutura.compare.plan_shapes import count_parts, micro_sizes
 from sutura.compare.plan_text import planned
 from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.encoders import EncoderConfig, load_encoder
 from sutura.encoders.outline import outline_encoder
-from sutura.stitch.config import LlmConfig, ProjectorConfig
+from sutura.stitch.config import ProjectorConfig
 from sutura.stitch.language import add_adapter
 from sutura.stitch.model import StitchModel, describe_parts
-from sutura.stitch.pack import Packed, pack
+from sutura.stitch.pack import pack
 from sutura.stitch.projector import build_projector
-from sutura.train.modes import set_train_mode
-from sutura.train.optim import OptimConfig, build_optimizer, trainable_parameters
 
 CLIP, VIT, IJEPA = "openai/clip-vit-large-patch14", "google/vit-large-patch16-224", "facebook/ijepa_vith14_1k"
 SMALL, LARGE = "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"
@@ -58,7 +49,6 @@ SHAPE = {
     "num_key_value_heads": 2,
     "tie_word_embeddings": True,
 }
-SIZES = DataSizes(10, 1.0, 1, Texts(8, 10, 3), 10, "a test")
 
 
 def config(**sections: Any) -> CompareConfig:
@@ -132,146 +122,6 @@ def test_an_encoder_that_trains_along_is_counted(small: CompareConfig) -> None:
     alone = count_parts(small, outline_encoder(EncoderConfig(id="zoo:clip")))
     along = count_parts(changed, outline_encoder(EncoderConfig(id="zoo:clip")))
     assert along.trainable - alone.trainable == encoder.unfreeze(2)
-
-
-# Operations and memory, against the real model.
-
-
-def stitch(device: str, llm: LlmConfig) -> StitchModel:
-    with torch.device(device):
-        dtype = getattr(torch, llm.dtype)
-        lm = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", **SHAPE), dtype=dtype)
-        lm = add_adapter(lm.requires_grad_(False).eval(), llm, seed=0)
-        model = StitchModel(lm, build_projector(ProjectorConfig(), 48, 64, seed=0))
-    set_train_mode(model)
-    return model
-
-
-def batch(mode: Any = "separate", answers: int = 8) -> Packed:
-    return pack(rows_of(answers, SIZES, mode), head_ids=head_ids(SIZES.texts), pad_id=0)
-
-
-def counter() -> FlopCounterMode:
-    """torch's counter over a real run; the CPU's fused attention is the one thing it does not know."""
-    aten = torch.ops.aten
-    forward: Any = lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)  # noqa: E731
-    backward: Any = lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v)  # noqa: E731
-    known = {
-        aten._scaled_dot_product_flash_attention_for_cpu: forward,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
-    }
-    return FlopCounterMode(display=False, custom_mapping=known)
-
-
-def peak_of(step: Any) -> int:
-    """Most bytes that a piece of work allocates at once, as torch's profiler saw the allocator."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
-    now = peak = 0
-    for event in recorded.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
-    return peak
-
-
-CASES = {
-    "float32": (LlmConfig(), False, False),
-    "bfloat16, a later micro-batch": (LlmConfig(dtype="bfloat16"), True, True),
-    "checkpointed": (LlmConfig(dtype="bfloat16", gradient_checkpointing=True), True, True),
-    "every weight": (LlmConfig(train="full"), False, False),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_operations_are_exact_and_memory_within_five_percent(case: str) -> None:
-    """A real step: its operations by torch's counter, its memory by torch's profiler."""
-    llm, autocast, accumulating = CASES[case]
-    packed, patches = batch(), torch.randn(8, 16, 48)
-    model = stitch("cpu", llm)
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = model(packed, model.project(patches))[0].sum()
-        loss.backward()
-
-    step()
-    gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
-    if not accumulating:
-        model.zero_grad(set_to_none=True)
-    found = training_pass(
-        stitch("meta", llm),
-        packed,
-        torch.empty(8, 16, 48, device="meta"),
-        autocast=autocast,
-        accumulating=accumulating,
-    )
-    before = bytes_of([*model.parameters(), *model.buffers()])
-    assert (found.weights, found.gradients) == (before, gradients)
-    before += patches.nbytes + bytes_of(v for v in vars_of(packed)) + (gradients if accumulating else 0)
-    assert found.peak == pytest.approx(before + peak_of(step), rel=0.05)
-    assert found.weights + found.activations + found.logits < found.peak
-    with counter() as counted:
-        step()
-    assert found.flops == counted.get_total_flops()
-
-
-def bytes_of(tensors: Any) -> int:
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
-
-
-def vars_of(packed: Packed) -> Iterator[Tensor]:
-    for name in ("input_ids", "labels", "segments", "positions", "pictures", "last"):
-        yield getattr(packed, name)
-
-
-def test_logits_are_as_many_as_answer_tokens() -> None:
-    """Scores and their softmax, in float32, at the supervised places alone."""
-    packed = batch()
-    found = training_pass(
-        stitch("meta", LlmConfig()),
-        packed,
-        torch.empty(8, 16, 48, device="meta"),
-        autocast=False,
-        accumulating=False,
-    )
-    assert found.logits % (packed.supervised * SHAPE["vocab_size"] * 4) == 0
-    assert 1 <= found.logits // (packed.supervised * SHAPE["vocab_size"] * 4) <= 2
-
-
-def test_adam_keeps_two_numbers_a_weight(small: CompareConfig) -> None:
-    model = stitch("cpu", LlmConfig())
-    optimizer = build_optimizer(trainable_parameters(model), OptimConfig())
-    model(batch(), model.project(torch.randn(8, 16, 48)))[0].sum().backward()
-    optimizer.step()
-    kept = sum(
-        value.nbytes for state in optimizer.state.values() for name, value in state.items() if name != "step"
-    )
-    gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
-    training = plan_run(small).rows[0].training
-    assert kept / gradients == training.optimizer / training.cost.gradients == 2
-
-
-def test_an_encoders_operations_are_those_of_a_real_picture() -> None:
-    encoder = load_encoder("zoo:clip", tokens=16)
-    with torch.no_grad(), counter() as counted:
-        encoder(torch.zeros(3, 3, encoder.image_size, encoder.image_size))
-    found = encoding_pass(outline_encoder(EncoderConfig(id="zoo:clip", tokens=16)), 3)
-    assert found.flops == counted.get_total_flops() > 0
-
-
-def test_sharing_a_picture_is_cheaper_than_separate_rows() -> None:
-    asked = DataSizes(10, 4.0, 1, Texts(8, 10, 3), 10, "a test")
-    costs = {}
-    for mode in ("shared", "separate"):
-        rows = rows_of(8, asked, mode)
-        packed = pack(rows, head_ids=head_ids(asked.texts), pad_id=0)
-        pictures = torch.empty(2, 16, 48, device="meta")
-        costs[mode] = training_pass(
-            stitch("meta", LlmConfig()), packed, pictures, autocast=False, accumulating=False
-        )
-    assert costs["shared"].flops < 0.7 * costs["separate"].flops
 
 
 # Data.

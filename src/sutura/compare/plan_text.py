@@ -244,10 +244,11 @@ def _times(plan: Plan, gpus: Sequence[Gpu]) -> Table:
 def _about_time(plan: Plan) -> str:
     cached = any(row.encode_flops for row in plan.rows)
     twice = " + once for all seeds, encoding its pictures in float32" if cached else ""
+    cells = f"Training one cell{twice}; all cells: {_seeds(len(plan.config.seeds))}."
     return (
-        f"Training one cell{twice}; all cells: {_seeds(len(plan.config.seeds))}. Operations divided by datasheet "
-        "figures: a small model may reach less (its calls cost more than its arithmetic), evaluation and reading "
-        "pictures are not in it. Datasheets state more than a matrix product reaches: an H200's was measured at about 790 TFLOP/s."
+        f"{cells} Operations divided by datasheet figures: a small model may reach less (its calls cost more than its "
+        "arithmetic), evaluation and reading pictures are not in it. Datasheets state more than a matrix product "
+        "reaches: an H200's was measured at about 790 TFLOP/s."
     )
 
 
