@@ -36,7 +36,7 @@ class EncoderOutline(VisionEncoder):
         nn.Module.__init__(self)
         self.trunk, self.config, self.image_size = trunk, config, image_size
         self.name, self.id = config.display_name(), config.id
-        self.fingerprint = ""
+        self.num_prefix_tokens, self.fingerprint = trunk.num_prefix_tokens, ""
         self._learning = []
         self.requires_grad_(False)
         self.train(False)
