@@ -77,8 +77,8 @@ def small(tmp_path: Path) -> CompareConfig:
         encoders=["zoo:clip"],
         llm={"id": str(tmp_path)},
         optim={"precision": "float32"},
-        evaluate={"batch": 8},
-        features={"batch": 8},
+        evaluate={"batch": 2},
+        features={"batch": 2},
     )
 
 
@@ -196,14 +196,15 @@ def gpu(memory: float) -> Gpu:
 
 
 def test_auto_plans_the_largest_micro_batch_that_fits(small: CompareConfig) -> None:
-    auto = small.model_copy(update={"feed": small.feed.model_copy(update={"micro_batch": "auto"})})
+    few = small.model_copy(update={"feed": small.feed.model_copy(update={"batch": 4})})
+    auto = few.model_copy(update={"feed": few.feed.model_copy(update={"micro_batch": "auto"})})
     mine = PlanSettings(reserve_gb=0, slack=0)
-    row, sizes = small.encoder_rows()[0], data_sizes(small, mine)
-    need = {micro: train_micro(small, row, sizes, micro).peak / 1e9 for micro in micro_sizes(16)}
-    assert list(need) == [16, 8, 4, 2, 1]
+    row, sizes = few.encoder_rows()[0], data_sizes(few, mine)
+    need = {micro: train_micro(few, row, sizes, micro).peak / 1e9 for micro in micro_sizes(4)}
+    assert list(need) == [4, 2, 1]
     assert sorted(need.values(), reverse=True) == list(need.values())
-    assert plan_run(auto, mine).micro == 16
-    assert plan_run(auto, mine, gpu((need[8] + need[4]) / 2)).micro == 4
+    assert plan_run(auto, mine).micro == 4
+    assert plan_run(auto, mine, gpu((need[4] + need[2]) / 2)).micro == 2
     assert plan_run(auto, mine, gpu(0)).micro == 1
 
 
