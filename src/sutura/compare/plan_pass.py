@@ -217,7 +217,8 @@ def _shadow(model: nn.Module) -> None:
     """Replace a module's tensors on the meta device by valueless ones that count as being on the CPU; ties stay."""
     made: dict[int, Tensor] = {}
     for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
+        holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for tensors in holders:
             for name, tensor in tensors.items():
                 if tensor is None:
                     continue
