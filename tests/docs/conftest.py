@@ -40,8 +40,10 @@ def place(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comparisons keep their config but for size: a few pictures, one seed, one step, this process. Plans keep theirs but
-    for the number of encoders: one."""
+    """Comparisons keep their config but for size: a few pictures, one seed, one step, this process.
+
+    Plans keep theirs but for the number of encoders: one.
+    """
     import sutura.compare.plan_text as plans
     import sutura.compare.run as module
 
