@@ -217,8 +217,8 @@ def _shadow(model: nn.Module) -> None:
     """Replace a module's tensors on the meta device by valueless ones that count as being on the CPU; ties stay."""
     made: dict[int, Tensor] = {}
     for module in model.modules():
-        holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for tensors in holders:
+        for holder in ("_parameters", "_buffers"):
+            tensors: dict[str, Any] = getattr(module, holder)
             for name, tensor in tensors.items():
                 if tensor is None:
                     continue
