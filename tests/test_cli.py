@@ -16,6 +16,7 @@ from sutura.cli import app, main
 
 COMMANDS = (
     "compare",
+    "plan",
     "stitch",
     "eval",
     "ask",
@@ -86,6 +87,8 @@ def test_no_command_is_missing_here() -> None:
         (["pretrain", "--objective", "clpi"], "Did you mean 'clip'"),
         (["pretrain", "--objective", "mae", "--data", "no where"], "no pictures at 'no where'"),
         (["pretrain", "--objective", "mae", "pictures.shfit=2"], "Did you mean 'shift'"),
+        (["plan", "plan.utilization=1"], "Did you mean 'utilisation'"),
+        (["plan", "--gpu", "h20"], "Did you mean 'h200'"),
         (["report", "nowhere"], "nowhere"),
         (["zoo", "build", "clpi"], "Did you mean 'clip'"),
     ],

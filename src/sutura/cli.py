@@ -64,6 +64,22 @@ def compare(
 
 
 @app.command()
+def plan(
+    overrides: Overrides = None,
+    preset: Preset = "world",
+    gpu: Annotated[
+        str | None, typer.Option(help="Does it fit, and what would? h200, a100, rtx4090, …")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Every number, as JSON.")] = False,
+) -> None:
+    """What a comparison needs, before anything is downloaded: parameters, memory, disk, hours."""
+    print(f"sutura plan: preset {preset}", file=sys.stderr, flush=True)
+    from sutura.compare.plan_text import planned
+
+    typer.echo(planned(preset, overrides or (), gpu=gpu, as_json=as_json))
+
+
+@app.command()
 def stitch(
     encoder: Annotated[str, typer.Option(help="The encoder's id, or a row's name in the preset.")],
     overrides: Overrides = None,

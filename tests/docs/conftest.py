@@ -40,7 +40,11 @@ def place(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comparisons keep their config but for size: a few pictures, one seed, one step, this process."""
+    """Comparisons keep their config but for size: a few pictures, one seed, one step, this process.
+
+    Plans keep theirs but for the number of encoders: one.
+    """
+    import sutura.compare.plan_text as plans
     import sutura.compare.run as module
 
     real = module.run
@@ -61,3 +65,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(shrunk, **options)
 
     monkeypatch.setattr(module, "run", run)
+    whole = plans.settings
+
+    def settings(*arguments: Any, **options: Any) -> Any:
+        config = whole(*arguments, **options)
+        return config.model_copy(update={"encoders": config.encoders[:1]})
+
+    monkeypatch.setattr(plans, "settings", settings)

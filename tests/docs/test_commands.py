@@ -17,6 +17,7 @@ from sutura.cli import app, main
 #: Their whole work is a table or a picture's answer, or they go through the `small` comparison.
 RUNNABLE = (
     "compare",
+    "plan",
     "report",
     "ask",
     "describe",
@@ -50,6 +51,12 @@ def test_a_command_parses(block: Any, words: list[str]) -> None:
 
         given = context.params
         settings(given["preset"], given["overrides"] or (), limit=given["limit"])
+    if context.info_name == "plan":
+        from sutura.compare.plan_config import split_overrides
+        from sutura.compare.settings import settings
+
+        given = context.params
+        settings(given["preset"], split_overrides(given["overrides"] or ())[1])
     if context.info_name == "pretrain":
         from sutura.train.pretrain_config import pretrain_settings
 

@@ -103,7 +103,7 @@ def load_open_clip(folder: Path, config: EncoderConfig, about: Mapping[str, Any]
     timm_inside = "timm_model_name" in vision
     build = own if timm_inside else transform.size()
     with seeded(config.untrained_seed or 0, "untrained"):
-        visual = _tower(model_config["embed_dim"], {**vision, "image_size": build}, quick_gelu)
+        visual = visual_tower(model_config["embed_dim"], {**vision, "image_size": build}, quick_gelu)
     dropped: dict[str, int] = {}
     if config.untrained_seed is None:
         dropped = _load(visual, load_tensors(find_weights(folder, WEIGHTS)), str(folder))
@@ -136,7 +136,8 @@ def open_clip_transform(given: Mapping[str, Any], image_size: int, what: str) ->
     return Transform(apply, spec, policy)
 
 
-def _tower(embed_dim: int, vision: Mapping[str, Any], quick_gelu: bool) -> Any:
+def visual_tower(embed_dim: int, vision: Mapping[str, Any], quick_gelu: bool) -> Any:
+    """open_clip's visual tower with the weights it starts from. Raises UserError when it cannot be built."""
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
     try:

@@ -139,11 +139,21 @@ class StitchModel(nn.Module):
             raise UserError(
                 "A batch has no supervised token, so its loss would be empty; every turn needs an answer."
             )
+        loss = self.nats_at(packed, visual, rows, columns)
+        return loss, torch.stack([rows, packed.segments[rows, columns]], dim=1)
+
+    def nats_at(
+        self,
+        packed: Packed,
+        visual: Float[Tensor, "pictures M width"] | None,
+        rows: Int[Tensor, " n"],
+        columns: Int[Tensor, " n"],
+    ) -> Float[Tensor, " n"]:
+        """Negative log-likelihood of the text tokens at the places named, each given what stands before it."""
         spliced = self.splice(visual, packed)
         # The token before a supervised one predicts it; a turn's own question always stands between.
         logits = self.decode(spliced, rows, columns - 1 + spliced.image_tokens)
-        loss = F.cross_entropy(logits.float(), packed.labels[rows, columns], reduction="none")
-        return loss, torch.stack([rows, packed.segments[rows, columns]], dim=1)
+        return F.cross_entropy(logits.float(), packed.labels[rows, columns], reduction="none")
 
 
 @contextmanager

@@ -44,7 +44,8 @@ class FeedConfig(Section):
 
     Args:
         batch: answers of one optimizer step; a picture's questions stay together, so it may hold a few more.
-        micro_batch: answers of one forward pass; the step's loss does not depend on it.
+        micro_batch: answers of one forward pass; the step's loss does not depend on it. `auto` begins with the whole
+            batch and halves it where memory runs out.
         epochs: passes over the data, unless `answers` says how many answers to train on.
         answers: answers to train on, whatever the size of the data.
         turns: `shared` packs a picture's questions behind its tokens, `separate` gives each its own row,
@@ -52,7 +53,7 @@ class FeedConfig(Section):
     """
 
     batch: int = 16
-    micro_batch: int = 16
+    micro_batch: int | Literal["auto"] = 16
     epochs: float = 1.0
     answers: int | None = None
     turns: Literal["shared", "separate", "first"] = "shared"

@@ -18,6 +18,7 @@ from sutura.core.log import say
 from sutura.core.processes import Processes, here
 from sutura.core.runtime import pick_device, seed_everything
 from sutura.train.checkpointing import Checkpoints, Position, checkpoints_in
+from sutura.train.micro_batch import until_it_fits
 from sutura.train.modes import set_train_mode
 from sutura.train.optim import Group, OptimConfig, build_optimizer, set_lr, trainable_parameters
 from sutura.train.record import LossSummary, Record
@@ -105,6 +106,11 @@ def fit(
     """
     began, team = time.perf_counter(), here()
     trainable = trainable_parameters(model)
+    if team.several and getattr(feed, "adapts", False):
+        raise UserError(
+            "feed.micro_batch=auto cannot be used in several processes: one that ran out of memory would leave the "
+            "others waiting. Find the size in one process, and set it."
+        )
     if directory is None and (resume or checkpoint_every):
         raise UserError("Checkpoints and resume need a directory; give the run one.")
     accelerator = _accelerator(pick_device(str(device)), optim.precision)
@@ -129,18 +135,31 @@ def fit(
     set_train_mode(model)
     check_team(model, objective, team, moves_frozen=after_step is not None, sharded=sharded)
     check_start(trainable, [position.step, feed.steps, seed, config_hash], team)
+    weights = list(trainable.values())
+
+    def draw(step: int) -> None:
+        # The first process draws what a single one would; the others draw dropout masks of their own.
+        seed_everything(seed, "step", step, *(() if team.first else ("process", team.rank)))
+
     for step in range(position.step, feed.steps):
         done, last = step + 1, step + 1 == feed.steps
         lr = set_lr(optimizer, optim, step, feed.steps)
-        # The first process draws what a single one would; the others draw dropout masks of their own.
-        seed_everything(seed, "step", step, *(() if team.first else ("process", team.rank)))
-        batches = feed.micro_batches(step)
+        draw(step)
+
+        def run(batches: Sequence[Any], step: int = step) -> dict[str, Any]:
+            return _backward(
+                model, objective, batches, step, accelerator, weights, optim.clip, team, sharded
+            )
+
+        def forget(step: int = step) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            draw(step)
+
+        row, batches = until_it_fits(feed, step, run, forget)
         if step == position.step and len(batches) < team.count:
             say(
                 f"{len(batches)} micro-batches a step for {team.count} processes: lower the micro-batch size."
             )
-        weights = list(trainable.values())
-        row = _backward(model, objective, batches, step, accelerator, weights, optim.clip, team, sharded)
         if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]):
             optimizer.step()
             if after_step is not None:

@@ -109,6 +109,8 @@ class StitchFeed:
         seed: of the order.
         patches: image ids → patches of the pictures, from the feature cache; None for a blind run.
         pixels: image ids → pixels, for a live encoder; at most one of the two.
+
+    `micro` is the most answers of one forward pass; where `adapts` is true the loop lowers it when memory runs out.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class StitchFeed:
         patches: Callable[[Sequence[str]], Tensor] | None = None,
         pixels: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
-        if config.batch < 1 or config.micro_batch < 1:
+        if config.batch < 1 or (config.micro_batch != "auto" and config.micro_batch < 1):
             raise UserError(
                 f"batch={config.batch}, micro_batch={config.micro_batch}: both count answers, at least 1."
             )
@@ -137,13 +139,17 @@ class StitchFeed:
                 f"answers={config.answers}."
             )
         self.steps = len(self.plan)
-        self.answers = sum(_answers(rows[i], config.turns) for step in self.plan for i in step)
+        held = [sum(_answers(rows[i], config.turns) for i in step) for step in self.plan]
+        self.answers = sum(held)
+        self.adapts = config.micro_batch == "auto"
+        self.micro = max(held) if config.micro_batch == "auto" else config.micro_batch
 
     def micro_batches(self, step: int) -> Sequence[StitchBatch]:
         """Step `step` counts from 0. Each is put together when it is taken, and so only where it is wanted."""
         chosen = sorted((self.rows[i] for i in self.plan[step]), key=_length)
         tokens = sum(len(turn.answer_ids) for row in chosen for turn in _kept(row, self.config.turns))
-        return _Taken(_parts(chosen, self.config), lambda part: self._batch(part, tokens))
+        parts = _parts(chosen, self.config.turns, self.micro)
+        return _Taken(parts, lambda part: self._batch(part, tokens))
 
     def _batch(self, part: Sequence[PictureRow], tokens: int) -> StitchBatch:
         rows = [r for i, row in enumerate(part) for r in split_turns(Row(i, row.turns), self.config.turns)]
@@ -213,13 +219,13 @@ def _length(row: PictureRow) -> int:
     return sum(len(turn) for turn in row.turns)
 
 
-def _parts(rows: Sequence[PictureRow], config: FeedConfig) -> list[list[PictureRow]]:
-    """Rows of about equal length together, at most `micro_batch` answers each (one picture at the least)."""
+def _parts(rows: Sequence[PictureRow], mode: TurnsMode, micro: int) -> list[list[PictureRow]]:
+    """Rows of about equal length together, at most `micro` answers each (one picture at the least)."""
     parts: list[list[PictureRow]] = []
     held = 0
     for row in rows:
-        count = _answers(row, config.turns)
-        if not parts or held + count > config.micro_batch:
+        count = _answers(row, mode)
+        if not parts or held + count > micro:
             parts.append([])
             held = 0
         parts[-1].append(row)
