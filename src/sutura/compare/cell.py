@@ -151,7 +151,8 @@ def _train(
     set_aside: SetAside,
     report: Report,
 ) -> tuple[FitResult, int]:
-    rows = to_rows(inputs.train, stitch.prompt, learn=True, set_aside=set_aside)
+    dialogues = config.feed.turns == "conversation"
+    rows = to_rows(inputs.train, stitch.prompt, learn=True, set_aside=set_aside, conversation=dialogues)
     live = inputs.encoder is not None and cell.condition == "picture"
     feed = StitchFeed(
         rows,
@@ -161,11 +162,12 @@ def _train(
         patches=inputs.patches if cell.condition == "picture" and not live else None,
         pixels=_pixels(inputs) if live else None,
     )
+    chosen = {} if cell.lr is None else {"lr": cell.lr}
     result = fit(
         stitch.model,
         stitch_loss,
         feed,
-        config.optim,
+        config.optim.model_copy(update={**chosen, "lr_sweep": ()}),
         seed=cell.seed,
         directory=work,
         checkpoint_every=config.engine.checkpoint_every,
@@ -264,6 +266,7 @@ def _facts(
             "encoder": trainable.get("encoder", 0),
         },
         "seconds": {"train": result.seconds if result else 0.0, "evaluate": evaluated},
+        "lr": cell.lr or config.optim.lr,
         "answers": answers,
         "answers_per_second": answers / result.seconds if result else None,
         "evaluated_per_second": rows / evaluated,

@@ -11,6 +11,7 @@ from sutura.compare.config import CompareConfig
 from sutura.compare.grid import CELL, LEDGER, PROTOCOL, Cell
 from sutura.compare.load import Loaded
 from sutura.compare.report import write_report
+from sutura.compare.rules import broken_rules
 from sutura.core.checkpoint import read_json, write_json
 from sutura.core.doctor import machine, versions
 from sutura.core.errors import UserError
@@ -53,6 +54,7 @@ def finish(
                 "machine": machine(),
                 "versions": versions(),
                 "metrics": data.metrics,
+                "broken_rules": broken_rules(config),
                 "remarks": list(config.remarks),
                 "set_aside": {f"{d.name}/{d.split}": d.set_aside.counts for d in data.all}
                 | {f"{d.name}/{d.split}, converted and kept": d.converted.counts for d in data.all},

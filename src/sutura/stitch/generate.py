@@ -36,8 +36,9 @@ def generate(
     visual: Float[Tensor, "pictures M width"] | None,
     *,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
 ) -> list[Answer]:
-    """Greedy answers to every turn of every row, in order. There is no minimum length.
+    """Greedy answers to every turn of every row, in order. There is no minimum length unless one is asked for.
 
     Args:
         model: in eval mode.
@@ -45,6 +46,7 @@ def generate(
         rows: turns without answers.
         visual: picture tokens, projected.
         max_new_tokens: of one answer, its end-of-turn token included.
+        min_new_tokens: no stop token is chosen before so many tokens, to repeat runs that forbade it.
     """
     from transformers import DynamicCache
 
@@ -58,18 +60,18 @@ def generate(
     logits = model.decode(spliced, row_of, columns, cache)
 
     stop = torch.tensor(sorted(prompt.stop_ids), device=logits.device)
-    chosen = [logits.argmax(dim=-1)]
+    chosen = [_greedy(logits, stop, early=min_new_tokens > 0)]
     open_turns = ~torch.isin(chosen[0], stop)
     segments = spliced.segments
     next_position = spliced.positions[row_of, columns] + 1
-    for _ in range(max_new_tokens - 1):
+    for made in range(1, max_new_tokens):
         if not bool(open_turns.any()):
             break
         step = _one_token_each(model, packed, chosen[-1], open_turns, next_position, (row_of, turn_of), pad)
         logits = model.decode(step, row_of, turn_of, cache, past=segments)
         segments = torch.cat([segments, step.segments], dim=1)
         next_position = next_position + 1
-        picked = torch.where(open_turns, logits.argmax(dim=-1), pad)
+        picked = torch.where(open_turns, _greedy(logits, stop, early=made < min_new_tokens), pad)
         chosen.append(picked)
         open_turns = open_turns & ~torch.isin(picked, stop)
     ids = torch.stack(chosen, dim=1).tolist()
@@ -79,6 +81,13 @@ def generate(
         Answer(name, prompt.decode(line), not is_cut, _length(line, prompt.stop_ids))
         for name, line, is_cut in zip(names, ids, cut, strict=True)
     ]
+
+
+def _greedy(logits: Tensor, stop: Tensor, *, early: bool) -> Tensor:
+    """The most likely token of each turn; while it is early, the most likely one that ends nothing."""
+    if early:
+        logits = logits.index_fill(-1, stop, float("-inf"))
+    return logits.argmax(dim=-1)
 
 
 def _one_token_each(

@@ -84,6 +84,40 @@ class PromptBuilder:
         answer_ids = () if answer is None else self.answer_ids(answer)
         return Turn(item_id, self.prompt_ids(question), answer_ids)
 
+    def next_turn(self, item_id: str, question: str, answer: str | None = None) -> Turn:
+        """As `turn`, for a question that follows an answered turn in a conversation.
+
+        Its ids go on where that answer's end left off, so that the turns of a conversation, laid one behind the
+        other, are the conversation.
+
+        Raises:
+            UserError: a chat template that does not take a second question after an answer.
+        """
+        text = f"{question.strip()} {self.config.instruction}".strip()
+        answer_ids = () if answer is None else self.answer_ids(answer)
+        return Turn(item_id, self._encode(self._continued(text)), answer_ids)
+
+    def conversation(self, turns: Sequence[tuple[str, str, str | None]]) -> tuple[Turn, ...]:
+        """(item id, question, answer) in order as the turns of one conversation."""
+        return tuple((self.next_turn if place else self.turn)(*turn) for place, turn in enumerate(turns))
+
+    def _continued(self, text: str) -> str:
+        """What stands between the end of an answer and the beginning of the next one."""
+        if self.config.template == "published":
+            return f"\n{text}"
+        if not self._chat:
+            return f"\nQuestion: {text}\nAnswer:"
+        end = str(self.tokenizer.decode(list(self._end_ids)))
+        told = [{"role": "user", "content": PROBES[0]}, {"role": "assistant", "content": PROBES[1]}]
+        whole = self._render([*told, {"role": "user", "content": text}], generation=True)
+        _, found, after = whole.partition(PROBES[1] + end)
+        if not found or text not in after:
+            raise UserError(
+                "The chat template does not show a second question after an answer, so a conversation cannot be "
+                "built with it. Use prompt.template=plain, or turns other than conversation."
+            )
+        return after
+
     def fingerprint(self) -> str:
         """Of all that decides which ids a question becomes and where an answer ends."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
@@ -100,7 +134,9 @@ class PromptBuilder:
     def prompt_ids(self, question: str) -> tuple[int, ...]:
         """Ids from the template's first token to the one after which the answer begins."""
         text = f"{question.strip()} {self.config.instruction}".strip()
-        if self._chat:
+        if self.config.template == "published":
+            text = f"<image>\n{text}"
+        elif self._chat:
             text = self._render([{"role": "user", "content": text}], generation=True)
         else:
             text = f"Question: {text}\nAnswer:"
@@ -109,7 +145,7 @@ class PromptBuilder:
     def answer_ids(self, answer: str) -> tuple[int, ...]:
         """Ids of the answer and of the token that ends the turn."""
         text = answer.strip()
-        if not self._chat:
+        if not self._chat and self.config.template != "published":
             text = " " + text
         return (*self._encode(text), *self._end_ids)
 

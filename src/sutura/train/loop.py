@@ -95,7 +95,7 @@ def fit(
             another run, or more than `optim.max_bad_batches` steps had a loss or gradient that is not finite.
     """
     began = time.perf_counter()
-    trainable = trainable_parameters(model)
+    trainable = trainable_parameters(model, optim.trained_dtype)
     if directory is None and (resume or checkpoint_every):
         raise UserError("Checkpoints and resume need a directory; give the run one.")
     accelerator = _accelerator(pick_device(str(device)), optim.precision)
