@@ -1,4 +1,4 @@
-"""Finding saved stitches in folders. No torch here."""
+"""Finding saved stitches in folders."""
 
 from __future__ import annotations
 
