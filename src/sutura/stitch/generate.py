@@ -60,7 +60,7 @@ def generate(
     logits = model.decode(spliced, row_of, columns, cache)
 
     stop = torch.tensor(sorted(prompt.stop_ids), device=logits.device)
-    chosen = [_greedy(logits, stop, early=min_new_tokens > 0)]
+    chosen = [_greedy(logits[:, : prompt.vocabulary], stop, early=min_new_tokens > 0)]
     open_turns = ~torch.isin(chosen[0], stop)
     segments = spliced.segments
     next_position = spliced.positions[row_of, columns] + 1
@@ -71,7 +71,8 @@ def generate(
         logits = model.decode(step, row_of, turn_of, cache, past=segments)
         segments = torch.cat([segments, step.segments], dim=1)
         next_position = next_position + 1
-        picked = torch.where(open_turns, _greedy(logits, stop, early=made < min_new_tokens), pad)
+        best = _greedy(logits[:, : prompt.vocabulary], stop, early=made < min_new_tokens)
+        picked = torch.where(open_turns, best, pad)
         chosen.append(picked)
         open_turns = open_turns & ~torch.isin(picked, stop)
     ids = torch.stack(chosen, dim=1).tolist()

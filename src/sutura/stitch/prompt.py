@@ -46,6 +46,8 @@ class Turn:
 class PromptBuilder:
     """Builds turns with one tokenizer. The stop tokens are every id that ends an answer.
 
+    `vocabulary` is one above the largest id that is a token: language models embed more rows than that, to fill up.
+
     Args:
         tokenizer: a transformers tokenizer.
         config: see PromptConfig.
@@ -61,6 +63,7 @@ class PromptBuilder:
     extra_stop_ids: Sequence[int] = ()
     stop_ids: frozenset[int] = field(init=False, repr=False, compare=False)
     head_ids: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    vocabulary: int = field(init=False, repr=False, compare=False)
     _end_ids: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _chat: bool = field(init=False, repr=False, compare=False)
 
@@ -72,6 +75,7 @@ class PromptBuilder:
                 "end-of-sequence token, so an answer could never end. Set eos_token on the tokenizer and "
                 "save it again."
             )
+        self._set("vocabulary", max(self.tokenizer.get_vocab().values()) + 1)
         self._set("_end_ids", self._find_end())
         self._set("stop_ids", frozenset({self._end_ids[-1], *self.extra_stop_ids, *self._eos()}))
         self._set("head_ids", common_prefix([self.prompt_ids(probe) for probe in PROBES]))
