@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +62,25 @@ def test_bfloat16_weights_train_and_their_moments_are_bfloat16(prompt: PromptBui
     after = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert any(not torch.equal(after[n], before[n]) for n in before)
     assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.float32}
+
+
+def test_a_run_in_bfloat16_goes_on_to_the_same_bits(prompt: PromptBuilder, tmp_path: Path) -> None:
+    optim = OptimConfig(lr=1e-2, schedule="constant", trained_dtype="bfloat16")
+    feed = tiny_feed(prompt, batch=6, micro_batch=3)
+    whole, stopped, resumed = tiny_stitch(), tiny_stitch(), tiny_stitch()
+    fit(whole, stitch_loss, feed, optim, seed=0, directory=None)
+
+    def stop(step: int, row: dict[str, Any]) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    kept: dict[str, Any] = {"seed": 0, "directory": tmp_path, "checkpoint_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, stitch_loss, feed, optim, on_step=stop, **kept)
+    fit(resumed, stitch_loss, feed, optim, resume=True, **kept)
+    ours = {n: p for n, p in whole.named_parameters() if p.requires_grad}
+    theirs = dict(resumed.named_parameters())
+    assert all(torch.equal(ours[n], theirs[n]) and theirs[n].dtype == torch.bfloat16 for n in ours)
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ def finish(
     """Write down what the comparison consists of, then its report."""
     runs = Path(config.runs)
     directory = runs / config.name
+    tokens = {int(cell.facts["num_tokens"]) for cell in cells if cell.facts is not None}
     if config.controls.majority:
         rows = []
         for name, test in data.tests.items():
@@ -54,7 +55,7 @@ def finish(
                 "machine": machine(),
                 "versions": versions(),
                 "metrics": data.metrics,
-                "broken_rules": broken_rules(config),
+                "broken_rules": broken_rules(config, tokens),
                 "remarks": list(config.remarks),
                 "set_aside": {f"{d.name}/{d.split}": d.set_aside.counts for d in data.all}
                 | {f"{d.name}/{d.split}, converted and kept": d.converted.counts for d in data.all},

@@ -5,19 +5,30 @@ A switch that repeats an earlier study is allowed; one that nobody hears of is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from sutura.compare.config import CompareConfig
 from sutura.data.sources import VqaSource
 
 
-def broken_rules(config: CompareConfig) -> list[str]:
-    """One sentence a broken rule, the switch in front: empty for a run that keeps them all."""
-    return [f"`{switch}`: {words}." for switch, words in _broken(config)]
+def broken_rules(config: CompareConfig, tokens: Collection[int] = ()) -> list[str]:
+    """One sentence a broken rule, the switch in front: empty for a run that keeps them all.
+
+    Args:
+        config: the comparison.
+        tokens: numbers of picture tokens its encoders hand on, where they are known: budgets that happen to be equal
+            are matched whatever the config says.
+    """
+    return [f"`{switch}`: {words}." for switch, words in _broken(config, tokens)]
 
 
-def _broken(config: CompareConfig) -> Iterator[tuple[str, str]]:
+def _broken(config: CompareConfig, tokens: Collection[int]) -> Iterator[tuple[str, str]]:
     yield from _training(config)
+    if len(set(tokens)) != 1 and any(row.tokens is None for row in config.encoder_rows()):
+        yield (
+            "encoder.tokens: null",
+            "every encoder hands on its own number of picture tokens; budgets are not matched",
+        )
     yield from _scoring(config)
     yield from _source("data.train", config.data.train)
     for place, test in enumerate(config.data.test):
@@ -51,11 +62,6 @@ def _training(config: CompareConfig) -> Iterator[tuple[str, str]]:
         yield "feed.turns: first", "one question of each picture is trained on, the others are not"
     if config.feed.turns == "conversation":
         yield "feed.turns: conversation", "answers to earlier questions are visible to later ones"
-    if config.encoder.tokens is None and any(row.tokens is None for row in config.encoders):
-        yield (
-            "encoder.tokens: null",
-            "every encoder hands on its own number of picture tokens; budgets are not matched",
-        )
     if len(config.seeds) == 1:
         yield f"seeds: [{config.seeds[0]}]", "one seed, so training noise is not measured"
     if len({row.final_norm for row in config.encoder_rows()}) > 1:
