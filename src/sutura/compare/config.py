@@ -68,12 +68,23 @@ class DataSettings(Section):
         test: benchmarks to score on; a plain name stands for one without changes.
         select: what `optim.lr_sweep` chooses learning rates on; it shares no picture with training or test data.
         overlap: look for test pictures among the training pictures before anything is scored.
+        leave_out: what is found so (the same pixels, or a re-encoded or resized copy) is left out of training and
+            selection, and counted. Sets made of the same photographs are separated by it.
     """
 
     train: VqaSource
     test: tuple[Annotated[TestSet, BeforeValidator(_as_test)], ...] = Field(min_length=1)
     select: VqaSource | None = None
     overlap: bool = True
+    leave_out: bool = False
+
+    @model_validator(mode="after")
+    def _looks_before_it_leaves_out(self) -> DataSettings:
+        if self.leave_out and not self.overlap:
+            raise ValueError(
+                "leave_out needs overlap=true: copies that are not looked for cannot be left out"
+            )
+        return self
 
 
 class Controls(Section):

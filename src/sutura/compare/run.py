@@ -12,8 +12,9 @@ from sutura.compare.cell import Inputs
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import Job, run_jobs, without_pictures
 from sutura.compare.grid import Cell, is_finished, plan_cells
-from sutura.compare.load import Loaded, closed_sets, describe_pictures, load_data
+from sutura.compare.load import Loaded, closed_sets, describe_pictures
 from sutura.compare.publish import finish
+from sutura.compare.separate import prepare
 from sutura.compare.sweep import SELECT, Sweep, read_sweep
 from sutura.core.hashing import fingerprint
 from sutura.core.log import progress_bars, say
@@ -24,7 +25,7 @@ from sutura.encoders.base import VisionEncoder
 from sutura.encoders.cache import Store, cached_features, estimate_bytes
 from sutura.encoders.config import EncoderConfig
 from sutura.evals.contamination import overlap
-from sutura.evals.training_record import TrainingRecord, kept_record
+from sutura.evals.training_record import TrainingRecord
 from sutura.stitch.bundle import StitchConfig, build_stitch
 from sutura.stitch.language import embedding_size
 from sutura.stitch.model import StitchModel, describe_parts
@@ -47,8 +48,7 @@ class Eyes:
 def run(config: CompareConfig, *, command: str = "") -> Path:
     """Data, overlap, features, cells, report. See `sutura.compare.compare`."""
     began = time.perf_counter()
-    data = load_data(config)
-    record, remembered = kept_record(data.train, Path(config.runs) / "hashes", look=config.data.overlap)
+    data, record, remembered = prepare(config)
     overlaps = check_overlap(config, data, record)
     unread = SetAside()
     # Before any picture is encoded: a language model that cannot be used is told at once.

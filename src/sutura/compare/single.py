@@ -13,9 +13,10 @@ import torch
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import run_jobs
 from sutura.compare.grid import PROTOCOL, STITCH_FOLDER, cell_directory, is_finished
-from sutura.compare.load import at_most, load_data, only_types
+from sutura.compare.load import at_most, only_types
 from sutura.compare.run import cells_of, check_overlap, choose_rates, load_encoders, make_job
 from sutura.compare.scores import Scores
+from sutura.compare.separate import prepare
 from sutura.compare.statistics import accuracy
 from sutura.compare.tables import Table, score_cell
 from sutura.core.config import apply_overrides
@@ -30,7 +31,7 @@ from sutura.evals.config import EvaluateConfig
 from sutura.evals.contamination import overlap
 from sutura.evals.ledger import NO_ENCODER, check_ledger, write_ledger
 from sutura.evals.run import Asked, derangement, evaluate
-from sutura.evals.training_record import RECORD, TrainingRecord, kept_record, read_record
+from sutura.evals.training_record import RECORD, TrainingRecord, read_record
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch, load_stitch
 from sutura.stitch.folder import stitches_in
 
@@ -63,8 +64,7 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
             "controls": config.controls.model_copy(update=controls),
         }
     )
-    data = load_data(chosen)
-    record, remembered = kept_record(data.train, Path(chosen.runs) / "hashes", look=chosen.data.overlap)
+    data, record, remembered = prepare(chosen)
     check_overlap(chosen, data, record)
     eyes = load_encoders(chosen, data, SetAside())
     language = build_stitch(StitchConfig(encoder=None, llm=chosen.llm, prompt=chosen.prompt))
