@@ -50,4 +50,5 @@ def dry(config: CompareConfig) -> str:
     tried = len(config.optim.lr_sweep) * (len(rows) + config.controls.blind)
     choosing = f"# {tried} cells before them choose learning rates on the selection split\n" * bool(tried)
     text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
-    return f"{text}{choosing}# {cells} cells: {len(config.seeds)} seeds × ({', '.join(rows)}{', blind' * config.controls.blind})"
+    named = ", ".join([*rows, *["blind"] * config.controls.blind])
+    return f"{text}{choosing}# {cells} cells: {len(config.seeds)} seeds × ({named})"
