@@ -17,7 +17,7 @@ from sutura.compare.engine import run_jobs
 from sutura.compare.grid import CELL, cell_directory
 from sutura.compare.load import load_data
 from sutura.compare.rules import broken_rules
-from sutura.compare.settings import settings
+from sutura.compare.settings import dry, settings
 from sutura.core.checkpoint import read_json
 from sutura.core.config import load_config, preset_names, preset_path
 from sutura.core.errors import UserError
@@ -232,6 +232,15 @@ def test_a_rate_is_chosen_for_each_encoder_on_the_selection_split(
     text = report.read_text()
     assert "## Learning rates" in text
     assert "| clip |" in text[text.index("## Learning rates") :]
+
+
+def test_a_dry_run_counts_the_cells_that_choose_rates() -> None:
+    config = settings("stitch/cocoqa-0.5b-controlled-lr", limit=40)
+    assert "# 20 cells before them choose learning rates" in dry(config)
+    assert "# 15 cells: 3 seeds × (clip, vit, ijepa, untrained, blind)" in dry(config)
+    assert config.data.select is not None
+    assert config.data.select.limit == 40
+    assert "before them" not in dry(settings("stitch/cocoqa-0.5b"))
 
 
 def test_a_selection_split_that_is_trained_on_is_refused(places: Path) -> None:
