@@ -188,6 +188,15 @@ def test_the_cauldrons_turns_and_parquet_columns_can_be_dialogues(tmp_path, pict
     ] * 2
 
 
+def test_a_dialogue_ends_where_a_turn_is_set_aside(tmp_path, picture, encoded, cauldron):
+    turns = [ask("a?"), ask("b?", " "), ask("c?"), ask("d?")]
+    path = cauldron(tmp_path / "train.parquet", [([encoded(picture(0))], turns)])
+    talk = load(path, turns="conversation")
+    assert [s.question for s in talk.samples] == ["a?"]
+    assert talk.set_aside.counts == {"after a turn that was set aside": 2, "empty answer": 1}
+    assert [s.question for s in load(path).samples] == ["a?", "c?", "d?"]
+
+
 def test_a_mixture_keeps_dialogues_and_questions_apart(dialogues, many):
     talking = {"source": "jsonl", "path": str(dialogues), "name": "talk", "turns": "conversation"}
     parts = [

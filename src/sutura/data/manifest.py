@@ -154,9 +154,11 @@ def _judge(
     picture = known.picture if known else entry.picture
     start = len(known.turns) if known else 0
     good: list[Sample] = []
+    cut = False
     for k, turn in enumerate(turns):
-        fault = reason or _fault(turn)
+        fault = reason or _fault(turn) or ("after a turn that was set aside" if cut else "")
         if fault:
+            cut = source.turns == "conversation"  # what follows would answer to words nobody hears
             aside.add(fault, f"{entry.where} question {k}")
             continue
         item_id = f"{source.label}/{turn.item_id}" if turn.item_id else f"{image_id}/{number}.{k}"
