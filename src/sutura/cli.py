@@ -27,7 +27,7 @@ Overrides = Annotated[
 Preset = Annotated[str, typer.Option(help="A shipped preset's name, or a YAML file.")]
 Full = Annotated[bool, typer.Option("--full", help="Everything that is known of each row.")]
 Stitches = Annotated[
-    list[Path], typer.Option("--stitch", help="A stitch's directory; may be given several times.")
+    list[Path], typer.Option("--stitch", help="A stitch's directory, or a folder of stitches; several times.")
 ]
 
 Picture = Annotated[str | None, typer.Option(help="The picture: a file or an http(s) URL.")]
@@ -102,6 +102,10 @@ def stitch(
 def evaluate(
     stitch: Stitches,
     benchmark: Annotated[str, typer.Option(help="A benchmark's name, or local:NAME with data overrides.")],
+    encoder: Annotated[
+        str | None, typer.Option(help="Of the stitches in a folder, this encoder's alone.")
+    ] = None,
+    max_samples: Annotated[int | None, typer.Option(help="At most so many questions.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value]...", help="Of the benchmark's data.")
     ] = None,
@@ -111,7 +115,17 @@ def evaluate(
     """Score saved stitches on a benchmark, beside the same stitches shown wrong pictures."""
     from sutura.compare.single import evaluate_saved
 
-    typer.echo(evaluate_saved(stitch, benchmark, overrides or (), out=out, allow_training=allow_training))
+    typer.echo(
+        evaluate_saved(
+            stitch,
+            benchmark,
+            overrides or (),
+            out=out,
+            allow_training=allow_training,
+            encoder=encoder,
+            max_samples=max_samples,
+        )
+    )
 
 
 @app.command()

@@ -44,6 +44,24 @@ def test_folders_named_train_and_words_that_hold_train_are_no_training_data() ->
     assert not found.is_training
 
 
+@pytest.mark.parametrize("subset", ["clevr", "cocoqa", "tallyqa", "scienceqa", "vqav2"])
+def test_sets_with_a_training_split_alone_hold_a_share_out_and_say_so(subset: str) -> None:
+    """Fault: "held-out" benchmarks were the first rows of the training split."""
+    row = get_benchmark(f"cauldron/{subset}")
+    assert (row.split, row.data["part"], row.data["test_share"]) == ("train", "test", 0.1)
+    assert "10% of the pictures" in row.note
+    assert "not the original test split" in row.note
+    for change in ({"part": "all"}, {"part": "train"}, {"test_share": 0.0}):
+        with pytest.raises(UserError, match=r"reads training data.*allow_training"):
+            get_benchmark(row.name, change)
+
+
+def test_ten_answers_are_scored_by_agreement() -> None:
+    row = get_benchmark("vqav2/validation")
+    assert (row.split, row.metric, row.answer_kind) == ("validation", "vqa", "crowd")
+    assert not row.is_training
+
+
 def test_data_is_laid_over_the_row() -> None:
     found = get_benchmark("daquar", {"path": "daquar/test.parquet", "limit": 5})
     assert dict(found.data) == {

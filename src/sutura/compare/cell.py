@@ -179,7 +179,8 @@ def _train(
     report: Report,
 ) -> tuple[FitResult, int]:
     team = here()
-    rows = to_rows(inputs.train, stitch.prompt, learn=True, set_aside=set_aside)
+    dialogues = config.feed.turns == "conversation"
+    rows = to_rows(inputs.train, stitch.prompt, learn=True, set_aside=set_aside, conversation=dialogues)
     live = inputs.encoder is not None and cell.condition == "picture"
     feed = StitchFeed(
         rows,
@@ -190,6 +191,7 @@ def _train(
         pixels=_pixels(inputs) if live else None,
     )
     place = f"{config.name}-{cell.label}-{cell.hash[:6]}"
+    chosen = {} if cell.lr is None else {"lr": cell.lr}
     with tracked(
         config.track,
         run=f"{config.name} · {cell.label}",
@@ -210,7 +212,7 @@ def _train(
             stitch.model,
             stitch_loss,
             feed,
-            config.optim,
+            config.optim.model_copy(update={**chosen, "lr_sweep": ()}),
             seed=cell.seed,
             directory=work,
             checkpoint_every=config.engine.checkpoint_every,
@@ -321,6 +323,7 @@ def _facts(
             "encoder": trainable.get("encoder", 0),
         },
         "seconds": {"train": result.seconds if result else 0.0, "evaluate": evaluated},
+        "lr": cell.lr or config.optim.lr,
         "answers": answers,
         "answers_per_second": answers / result.seconds if result else None,
         "evaluated_per_second": rows / evaluated,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -65,12 +66,25 @@ class DataSettings(Section):
     Args:
         train: what every stitch is trained on.
         test: benchmarks to score on; a plain name stands for one without changes.
+        select: what `optim.lr_sweep` chooses learning rates on; it shares no picture with training or test data.
         overlap: look for test pictures among the training pictures before anything is scored.
+        leave_out: what is found so (the same pixels, or a re-encoded or resized copy) is left out of training and
+            selection, and counted. Sets made of the same photographs are separated by it.
     """
 
     train: VqaSource
     test: tuple[Annotated[TestSet, BeforeValidator(_as_test)], ...] = Field(min_length=1)
+    select: VqaSource | None = None
     overlap: bool = True
+    leave_out: bool = False
+
+    @model_validator(mode="after")
+    def _looks_before_it_leaves_out(self) -> DataSettings:
+        if self.leave_out and not self.overlap:
+            raise ValueError(
+                "leave_out needs overlap=true: copies that are not looked for cannot be left out"
+            )
+        return self
 
 
 class Controls(Section):
@@ -153,6 +167,11 @@ class CompareConfig(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two encoder rows are called {name!r}; give one of them a name of its own")
+        if self.optim.lr_sweep and self.data.select is None:
+            raise ValueError(
+                "optim.lr_sweep needs data.select, a selection split: the training source again with part=select, "
+                "say, and part=fit for training"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat; a repeated seed is the same run twice")
         return self
@@ -179,7 +198,14 @@ class CompareConfig(Section):
             for name in ("tokens", "layer", "final_norm")
             if (value := getattr(self.encoder, name)) is not None
         }
-        return [
-            row.model_copy(update={k: v for k, v in common.items() if k not in row.model_fields_set})
-            for row in rows
-        ]
+        return [_filled(row, common) for row in rows]
+
+
+def _filled(row: EncoderConfig, common: Mapping[str, Any]) -> EncoderConfig:
+    """A row with the common settings that it does not set itself; a fused one hands layer and norm to its parts."""
+    missing = {name: value for name, value in common.items() if name not in row.model_fields_set}
+    if row.fuse:
+        inner = {name: value for name, value in common.items() if name != "tokens"}
+        missing = {name: value for name, value in missing.items() if name == "tokens"}
+        missing["fuse"] = tuple(_filled(part, inner) for part in row.fuse)
+    return row.model_copy(update=missing)

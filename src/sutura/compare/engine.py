@@ -28,8 +28,8 @@ from sutura.core.errors import UserError
 from sutura.core.log import console, progress_bars, say
 from sutura.core.processes import here
 from sutura.core.runtime import cpu_count, pick_device, set_threads
-from sutura.data.samples import PictureTurns, VqaData
-from sutura.encoders.cache import FeatureStore
+from sutura.data.samples import VqaData
+from sutura.encoders.cache import Store
 
 REFRESH = 0.3
 """Seconds between looks at the workers' messages."""
@@ -45,7 +45,7 @@ class Job:
     """
 
     cell: Cell
-    stores: tuple[FeatureStore, ...]
+    stores: tuple[Store, ...]
     inputs: Inputs
 
 
@@ -194,7 +194,7 @@ def _run(job: Job, config: CompareConfig, report: Callable[[str, int, int], None
     return run_cell(job.cell, config, inputs, str(pick_device(config.engine.device)), report, wait=wait)
 
 
-def rows_of(stores: Sequence[FeatureStore]) -> Callable[[Sequence[str]], Any]:
+def rows_of(stores: Sequence[Store]) -> Callable[[Sequence[str]], Any]:
     """Image ids → patches, from whichever store has the picture."""
     import torch
 
@@ -217,7 +217,7 @@ def without_pictures(data: VqaData, known: Collection[str] | None = None) -> Vqa
         known: image ids that have features; questions about others cannot be asked. None keeps all.
     """
     bare = [
-        PictureTurns(p.image_id, _GONE, tuple(replace(sample, image=_GONE) for sample in p.samples))
+        replace(p, image=_GONE, samples=tuple(replace(sample, image=_GONE) for sample in p.samples))
         for p in data.pictures
         if known is None or p.image_id in known
     ]

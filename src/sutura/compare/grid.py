@@ -26,6 +26,7 @@ class Cell:
         encoder: config of the encoder; None without pictures.
         facts: what the loaded encoder says of itself.
         seed: of adapter, projector, order and dropout; 0 for the ceiling.
+        lr: peak learning rate where it was chosen for this encoder; None takes the comparison's.
         identity: all that the result depends on, JSON-able.
     """
 
@@ -34,6 +35,7 @@ class Cell:
     facts: Mapping[str, Any] | None
     seed: int
     identity: Mapping[str, Any] = field(repr=False)
+    lr: float | None = None
 
     @property
     def hash(self) -> str:
@@ -54,6 +56,7 @@ def plan_cells(
     llm_fingerprint: str,
     train_fingerprint: str,
     test_fingerprints: Mapping[str, str],
+    rates: Mapping[str, float] | None = None,
 ) -> list[Cell]:
     """All cells: the ceiling, then seed by seed the blind run and every encoder.
 
@@ -63,7 +66,15 @@ def plan_cells(
         llm_fingerprint: of the language model's weights.
         train_fingerprint: of the training data.
         test_fingerprints: benchmark → fingerprint of its data.
+        rates: encoder's name, or "none" for the blind run → its own learning rate.
     """
+    rates = rates or {}
+
+    def optim(name: str) -> dict[str, Any]:
+        """A chosen rate makes the cell that a comparison with this fixed rate has."""
+        chosen = {"lr": rates[name]} if name in rates else {}
+        return config.optim.model_copy(update={**chosen, "lr_sweep": ()}).resolved()
+
     shared = {
         "protocol": PROTOCOL,
         "llm": {**config.llm.resolved(), "fingerprint": llm_fingerprint},
@@ -77,7 +88,6 @@ def plan_cells(
         "encoder_train": [config.encoder.train, config.encoder.last_k],
         "train": train_fingerprint,
         "feed": config.feed.resolved(),
-        "optim": config.optim.resolved(),
         "features": config.features.dtype if config.features.cache else "live",
         "wrong_picture": config.controls.wrong_picture,
     }
@@ -94,16 +104,17 @@ def plan_cells(
         )
     for seed in config.seeds:
         if config.controls.blind:
-            identity = {**trained, "condition": "blind", "seed": seed}
-            cells.append(Cell("blind", None, None, seed, identity))
+            identity = {**trained, "optim": optim("none"), "condition": "blind", "seed": seed}
+            cells.append(Cell("blind", None, None, seed, identity, rates.get("none")))
         for encoder, fact in zip(config.encoder_rows(), facts, strict=True):
             identity = {
                 **trained,
+                "optim": optim(fact["name"]),
                 "condition": "picture",
                 "seed": seed,
                 "encoder": {"name": fact["name"], "fingerprint": fact["fingerprint"]},
             }
-            cells.append(Cell("picture", encoder, fact, seed, identity))
+            cells.append(Cell("picture", encoder, fact, seed, identity, rates.get(fact["name"])))
     return cells
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sutura.compare.config import CompareConfig
 from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint
 from sutura.core.log import say
 from sutura.data.samples import VqaData
 from sutura.data.vqa import load_vqa
@@ -26,17 +27,20 @@ class Loaded:
     tests: dict[str, VqaData]
     versions: dict[str, str]
     metrics: dict[str, str]
+    select: VqaData | None = None
 
     @property
     def all(self) -> tuple[VqaData, ...]:
-        """Training data first."""
-        return (self.train, *self.tests.values())
+        """Training data first, what learning rates are chosen on last."""
+        return (self.train, *self.tests.values(), *([self.select] if self.select is not None else []))
 
 
 def load_data(config: CompareConfig) -> Loaded:
     """Training data and every benchmark; a training split is refused as a test unless the config allows it."""
     train = load_vqa(config.data.train)
+    select = load_vqa(config.data.select) if config.data.select and config.optim.lr_sweep else None
     tests, versions, metrics = {}, {}, {}
+    held_out = set()
     for entry in config.data.test:
         row = get_benchmark(entry.benchmark, entry.data, allow_training=entry.allow_training)
         if row.name in tests:
@@ -44,8 +48,11 @@ def load_data(config: CompareConfig) -> Loaded:
                 f"Benchmark {row.name!r} stands in data.test twice; give one of them a name of its own."
             )
         tests[row.name] = only_types(load_vqa(row.data), row)
-        versions[row.name], metrics[row.name] = row.version, row.metric
-    for name, loaded in (("training data", train), *tests.items()):
+        versions[row.name], metrics[row.name] = row.version, config.evaluate.headline or row.metric
+        if not entry.allow_training and row.data.get("part") == "test":
+            held_out.add(row.name)
+    selection = (("selection data", select),) if select is not None else ()
+    for name, loaded in (("training data", train), *selection, *tests.items()):
         say(
             f"{name}: {loaded.name}/{loaded.split}, {len(loaded.pictures):,} pictures, {len(loaded):,} questions"
         )
@@ -58,8 +65,28 @@ def load_data(config: CompareConfig) -> Loaded:
                     f"{name} has one picture, and the wrong-picture control needs two; raise its limit or set "
                     "controls.wrong_picture=false."
                 )
-    refuse_shared_names((train, *tests.values()))
-    return Loaded(train, tests, versions, metrics)
+    refuse_shared_names((train, *(data for _, data in selection), *tests.values()))
+    refuse_shared_pictures("training data", train, {name: tests[name] for name in sorted(held_out)})
+    if select is not None:
+        refuse_shared_pictures("selection data", select, {"training data": train, **tests})
+    return Loaded(train, tests, versions, metrics, select)
+
+
+def refuse_shared_pictures(what: str, data: VqaData, others: Mapping[str, VqaData]) -> None:
+    """What is held out of a split must not be read beside it under another part.
+
+    Raises:
+        UserError: a picture of `data` is in one of the others.
+    """
+    own = {picture.image_id for picture in data.pictures}
+    for name, other in others.items():
+        shared = sum(picture.image_id in own for picture in other.distinct_pictures)
+        if shared:
+            raise UserError(
+                f"{shared} of {len(other.distinct_pictures)} pictures of {name} are in the {what} "
+                f"({data.name}/{data.split}). Give every source of one set the same test_share and a part of its own "
+                "(data.train.part=train, or fit beside select), or allow_training=true where it is meant."
+            )
 
 
 def refuse_shared_names(sets: Sequence[VqaData]) -> None:
@@ -90,6 +117,25 @@ def only_types(data: VqaData, benchmark: Benchmark) -> VqaData:
         for picture in data.pictures
     ]
     return replace(data, pictures=[picture for picture in kept if picture.samples])
+
+
+def at_most(data: VqaData, questions: int | None) -> VqaData:
+    """The first so many questions, picture by picture; all of them where no number is given.
+
+    Raises:
+        UserError: fewer than one.
+    """
+    if questions is None:
+        return data
+    if questions < 1:
+        raise UserError(f"max_samples={questions}: at least one question is needed.")
+    kept, left = [], questions
+    for picture in data.pictures:
+        if left:
+            kept.append(replace(picture, samples=picture.samples[:left]))
+            left -= len(kept[-1].samples)
+    named = fingerprint([data.fingerprint, "first questions", questions])
+    return replace(data, pictures=kept, fingerprint=named) if len(data) > questions else data
 
 
 def describe_pictures(data: Loaded) -> dict[str, str]:

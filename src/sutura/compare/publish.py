@@ -11,6 +11,7 @@ from sutura.compare.config import CompareConfig
 from sutura.compare.grid import CELL, LEDGER, PROTOCOL, Cell
 from sutura.compare.load import Loaded
 from sutura.compare.report import write_report
+from sutura.compare.rules import broken_rules
 from sutura.core.checkpoint import read_json, write_json
 from sutura.core.doctor import machine, versions
 from sutura.core.errors import UserError
@@ -27,6 +28,7 @@ def finish(
     """Write down what the comparison consists of, then its report."""
     runs = Path(config.runs)
     directory = runs / config.name
+    tokens = {int(cell.facts["num_tokens"]) for cell in cells if cell.facts is not None}
     if config.controls.majority:
         rows = []
         for name, test in data.tests.items():
@@ -53,6 +55,7 @@ def finish(
                 "machine": machine(),
                 "versions": versions(),
                 "metrics": data.metrics,
+                "broken_rules": broken_rules(config, tokens),
                 "remarks": list(config.remarks),
                 "set_aside": {f"{d.name}/{d.split}": d.set_aside.counts for d in data.all}
                 | {f"{d.name}/{d.split}, converted and kept": d.converted.counts for d in data.all},

@@ -51,7 +51,8 @@ def write_report(
         config_resolved: of the comparison; its hash stands in the report.
         notes: what is worth saying besides. All keys optional: `name`, `command`, `machine`, `versions`
             (mapping), `overlap` (benchmark → sentence or counts), `set_aside` (data → reason → count),
-            `remarks` (sentences), `metrics` (benchmark → headline column).
+            `remarks` (sentences), `metrics` (benchmark → headline column), `broken_rules` (sentences), `rates`
+            (encoder → the learning rate chosen for it, and what each scored).
 
     Returns:
         The path of report.md.
@@ -70,6 +71,8 @@ def write_report(
     lines += _verdict_lines(standings, facts, cells_meta, left_out, notes)
     for standing in standings:
         lines += _benchmark_lines(directory, frame, standing, facts)
+    lines += _rule_lines(notes)
+    lines += _rate_lines(directory, notes)
     lines += _cost_lines(directory, cells_meta)
     lines += _matching_lines(standings, facts)
     lines += _input_lines(cells_meta, notes)
@@ -167,6 +170,38 @@ def _benchmark_lines(
         "",
     ]
     return lines
+
+
+def _rule_lines(notes: Mapping[str, Any]) -> list[str]:
+    """What of this run goes against the protocol, switch by switch."""
+    broken = list(notes.get("broken_rules") or ())
+    return ["## House rules this run breaks", "", *(f"- {rule}" for rule in broken), ""] if broken else []
+
+
+def _rate_lines(directory: Path, notes: Mapping[str, Any]) -> list[str]:
+    """Learning rates that were chosen, and what they were chosen by."""
+    rates: Mapping[str, Any] = notes.get("rates") or {}
+    if not rates:
+        return []
+    tried = sorted({lr for found in rates.values() for lr in found["scores"]}, key=float)
+    rows = tuple(
+        (
+            "blind" if name == "none" else name,
+            f"{found['chosen']:g}",
+            *(f"{100 * found['scores'][lr]:.1f}" if lr in found["scores"] else "–" for lr in tried),
+        )
+        for name, found in rates.items()
+    )
+    table = Table(("encoder", "chosen", *(f"lr {lr}" for lr in tried)), rows)
+    return [
+        "## Learning rates",
+        "",
+        "Chosen for each encoder by strict accuracy (percent) on the selection split, which no other score reads; one "
+        "training seed.",
+        "",
+        _table(directory, "rates", table),
+        "",
+    ]
 
 
 def _cost_lines(directory: Path, cells: Sequence[Mapping[str, Any]]) -> list[str]:

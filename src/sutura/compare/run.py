@@ -12,8 +12,10 @@ from sutura.compare.cell import Inputs
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import Job, run_jobs, without_pictures
 from sutura.compare.grid import Cell, is_finished, plan_cells
-from sutura.compare.load import Loaded, closed_sets, describe_pictures, load_data
+from sutura.compare.load import Loaded, closed_sets, describe_pictures
 from sutura.compare.publish import finish
+from sutura.compare.separate import prepare
+from sutura.compare.sweep import SELECT, Sweep, read_sweep
 from sutura.core.hashing import fingerprint
 from sutura.core.log import progress_bars, say
 from sutura.core.processes import here
@@ -21,10 +23,10 @@ from sutura.core.runtime import pick_device
 from sutura.data.samples import SetAside, VqaData
 from sutura.encoders import load_encoder
 from sutura.encoders.base import VisionEncoder
-from sutura.encoders.cache import FeatureStore, cached_features, estimate_bytes
+from sutura.encoders.cache import Store, cached_features, estimate_bytes
 from sutura.encoders.config import EncoderConfig
 from sutura.evals.contamination import overlap
-from sutura.evals.training_record import TrainingRecord, kept_record
+from sutura.evals.training_record import TrainingRecord
 from sutura.stitch.bundle import StitchConfig, build_stitch
 from sutura.stitch.language import embedding_size
 from sutura.stitch.model import StitchModel, describe_parts
@@ -41,7 +43,7 @@ class Eyes:
 
     config: EncoderConfig
     facts: dict[str, Any]
-    stores: tuple[FeatureStore, ...]
+    stores: tuple[Store, ...]
     encoder: VisionEncoder | None
 
 
@@ -49,23 +51,24 @@ def run(config: CompareConfig, *, command: str = "") -> Path:
     """Data, overlap, features, cells, report. See `sutura.compare.compare`."""
     began, team = time.perf_counter(), here()
     check_trackers(config.track.to)
-    data = load_data(config)
-    record, remembered = kept_record(data.train, Path(config.runs) / "hashes", look=config.data.overlap)
+    data, record, remembered = prepare(config)
     overlaps = check_overlap(config, data, record)
     unread = SetAside()
-    eyes = load_encoders(config, data, unread)
+    # Before any picture is encoded: a language model that cannot be used is told at once.
     language = build_stitch(StitchConfig(encoder=None, llm=config.llm, prompt=config.prompt))
+    eyes = load_encoders(config, data, unread)
     print_parts(config, language.model.lm, eyes)
-    cells = cells_of(config, eyes, data, language.llm_fingerprint)
+    by_name = {seen.facts["name"]: seen for seen in eyes}
+    sweep = choose_rates(config, data, by_name, language.llm_fingerprint)
+    cells = cells_of(config, eyes, data, language.llm_fingerprint, sweep.chosen)
     finished = team.from_first(lambda: [is_finished(Path(config.runs), cell) for cell in cells])
     missing = [cell for cell, done in zip(cells, finished, strict=True) if not done]
-    by_name = {seen.facts["name"]: seen for seen in eyes}
     say(
         f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate"
     )
     run_jobs([make_job(cell, config, data, by_name, remembered) for cell in missing], config)
-    checks = {"overlap": overlaps, "unread": unread.counts}
-    path = team.from_first(lambda: finish(config, cells, data, checks, command))
+    notes = {"overlap": overlaps, "unread": unread.counts, "rates": sweep.facts()}
+    path = team.from_first(lambda: finish(config, cells, data, notes, command))
     say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")
     return path
 
@@ -94,6 +97,7 @@ def load_encoders(config: CompareConfig, data: Loaded, set_aside: SetAside) -> l
             "name": encoder.name,
             "width": encoder.width,
             "fingerprint": encoder.fingerprint,
+            "num_tokens": config.projector.tokens(encoder.num_tokens),
         }
         stores = () if live else compute_features(config, encoder, data.all, set_aside)
         eyes.append(Eyes(row, facts, stores, encoder if live else None))
@@ -102,7 +106,7 @@ def load_encoders(config: CompareConfig, data: Loaded, set_aside: SetAside) -> l
 
 def compute_features(
     config: CompareConfig, encoder: VisionEncoder, sets: Sequence[VqaData], set_aside: SetAside
-) -> tuple[FeatureStore, ...]:
+) -> tuple[Store, ...]:
     """Features of every set, from disk where they are there already."""
     stores = []
     with progress_bars() as bars:
@@ -129,7 +133,51 @@ def compute_features(
     return tuple(stores)
 
 
-def cells_of(config: CompareConfig, eyes: Sequence[Eyes], data: Loaded, language: str) -> list[Cell]:
+def choose_rates(
+    config: CompareConfig, data: Loaded, eyes: Mapping[str, Eyes], language: str, seed: int | None = None
+) -> Sweep:
+    """Train every encoder (and blind) once with each rate of `optim.lr_sweep`; the selection split decides.
+
+    Nothing here reads a test set: these cells are scored on the selection split alone.
+
+    Args:
+        config, data: the comparison's.
+        eyes: encoder's name → what it sees.
+        language: fingerprint of the language model.
+        seed: of the runs that choose; the comparison's first by default.
+    """
+    if not config.optim.lr_sweep or data.select is None:
+        return Sweep()
+    select = Loaded(data.train, {SELECT: data.select}, {SELECT: "1"}, {SELECT: "exact"})
+    alone = {"wrong_picture": False, "text_ceiling": False}
+    chosen = config.model_copy(
+        update={
+            "seeds": (config.seeds[0] if seed is None else seed,),
+            "controls": config.controls.model_copy(update=alone),
+        }
+    )
+    cells = [
+        (lr, cell)
+        for lr in config.optim.lr_sweep
+        for cell in cells_of(
+            chosen, list(eyes.values()), select, language, dict.fromkeys(("none", *eyes), lr)
+        )
+    ]
+    missing = [cell for _, cell in cells if not is_finished(Path(config.runs), cell)]
+    say(f"learning rates: {len(cells)} cells on the selection split, {len(missing)} to train")
+    run_jobs([make_job(cell, chosen, select, eyes) for cell in missing], chosen)
+    sweep = read_sweep(Path(config.runs), cells)
+    say("; ".join(f"{name}: lr {rate:g}" for name, rate in sweep.chosen.items()))
+    return sweep
+
+
+def cells_of(
+    config: CompareConfig,
+    eyes: Sequence[Eyes],
+    data: Loaded,
+    language: str,
+    rates: Mapping[str, float] | None = None,
+) -> list[Cell]:
     """The grid. A benchmark's version and its choice of question types are part of what a cell depends on."""
     tests = {
         name: fingerprint([test.fingerprint, data.versions[name], [s.item_id for s in test.samples]])
@@ -141,6 +189,7 @@ def cells_of(config: CompareConfig, eyes: Sequence[Eyes], data: Loaded, language
         llm_fingerprint=language,
         train_fingerprint=data.train.fingerprint,
         test_fingerprints=tests,
+        rates=rates,
     )
 
 

@@ -34,6 +34,9 @@ def settings(
             for test in config.data.test
         )
         changes["data"] = config.data.model_copy(update={"train": train, "test": tests})
+        if (select := config.data.select) is not None:
+            few = select.model_copy(update={"limit": most(select.limit)})
+            changes["data"] = changes["data"].model_copy(update={"select": few})
         changes["name"] = f"{config.name}-limit-{limit}"
     if not cache:
         changes["features"] = config.features.model_copy(update={"cache": False})
@@ -44,5 +47,8 @@ def dry(config: CompareConfig) -> str:
     """The resolved config and the cells it asks for, as YAML; nothing is loaded."""
     rows = [row.display_name() for row in config.encoder_rows()]
     cells = len(config.seeds) * (len(rows) + config.controls.blind) + config.controls.text_ceiling
+    tried = len(config.optim.lr_sweep) * (len(rows) + config.controls.blind)
+    choosing = f"# {tried} cells before them choose learning rates on the selection split\n" * bool(tried)
     text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
-    return f"{text}# {cells} cells: {len(config.seeds)} seeds × ({', '.join(rows)}{', blind' * config.controls.blind})"
+    named = ", ".join([*rows, *["blind"] * config.controls.blind])
+    return f"{text}{choosing}# {cells} cells: {len(config.seeds)} seeds × ({named})"

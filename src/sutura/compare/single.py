@@ -13,9 +13,10 @@ import torch
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import run_jobs
 from sutura.compare.grid import PROTOCOL, STITCH_FOLDER, cell_directory, is_finished
-from sutura.compare.load import load_data, only_types
-from sutura.compare.run import cells_of, check_overlap, load_encoders, make_job
+from sutura.compare.load import at_most, only_types
+from sutura.compare.run import cells_of, check_overlap, choose_rates, load_encoders, make_job
 from sutura.compare.scores import Scores
+from sutura.compare.separate import prepare
 from sutura.compare.statistics import accuracy
 from sutura.compare.tables import Table, score_cell
 from sutura.core.config import apply_overrides
@@ -31,8 +32,9 @@ from sutura.evals.config import EvaluateConfig
 from sutura.evals.contamination import overlap
 from sutura.evals.ledger import NO_ENCODER, check_ledger, write_ledger
 from sutura.evals.run import Asked, derangement, evaluate
-from sutura.evals.training_record import RECORD, TrainingRecord, kept_record, read_record
+from sutura.evals.training_record import RECORD, TrainingRecord, read_record
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch, load_stitch
+from sutura.stitch.folder import stitches_in
 from sutura.train.track import check_trackers
 
 
@@ -66,15 +68,15 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
             "controls": config.controls.model_copy(update=controls),
         }
     )
-    data = load_data(chosen)
-    record, remembered = kept_record(data.train, Path(chosen.runs) / "hashes", look=chosen.data.overlap)
+    data, record, remembered = prepare(chosen)
     check_overlap(chosen, data, record)
     eyes = load_encoders(chosen, data, SetAside())
     language = build_stitch(StitchConfig(encoder=None, llm=chosen.llm, prompt=chosen.prompt))
-    cells = cells_of(chosen, eyes, data, language.llm_fingerprint)
+    by_name = {seen.facts["name"]: seen for seen in eyes}
+    sweep = choose_rates(chosen, data, by_name, language.llm_fingerprint, config.seeds[0])
+    cells = cells_of(chosen, eyes, data, language.llm_fingerprint, sweep.chosen)
     cell = cells[0]
     if not team.from_first(lambda: is_finished(Path(chosen.runs), cell)):
-        by_name = {seen.facts["name"]: seen for seen in eyes}
         run_jobs([make_job(cell, chosen, data, by_name, remembered)], chosen)
     stitch = cell_directory(Path(chosen.runs), cell) / STITCH_FOLDER
     if out is not None and team.first:
@@ -90,6 +92,8 @@ def evaluate_saved(
     out: Path | None = None,
     allow_training: bool = False,
     config: EvaluateConfig | None = None,
+    encoder: str | None = None,
+    max_samples: int | None = None,
 ) -> str:
     """Score saved stitches, each also with the pictures swapped, beside what needs no picture.
 
@@ -97,19 +101,22 @@ def evaluate_saved(
     benchmark's pictures were trained on, are read from what the stitches remember of their training data.
 
     Args:
-        stitches: directories.
+        stitches: directories of stitches, or folders that hold several.
         benchmark: a row of the table, or `local:NAME`.
         overrides: `key=value` pairs for the benchmark's data.
         out: receives the ledger.
         allow_training: accept a training split.
         config: decoding.
+        encoder: of the stitches found, only those of this encoder, by name or id; `blind` for the blind ones.
+        max_samples: at most so many questions, of pictures in the order they come.
 
     Returns:
         A Markdown table: accuracy in percent with its 95 % interval, and the number of questions; then a
         sentence for each control that is there or could not be had.
     """
+    stitches = stitches_in(stitches, encoder)
     row = get_benchmark(benchmark, apply_overrides({}, overrides), allow_training=allow_training)
-    data = only_types(load_vqa(row.data), row)
+    data = at_most(only_types(load_vqa(row.data), row), max_samples)
     say(f"{row.name}: {len(data.pictures):,} pictures, {len(data):,} questions")
     remembered = {folder: read_record(folder / RECORD) for folder in stitches}
     ledger: list[dict[str, Any]] = []

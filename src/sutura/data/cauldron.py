@@ -23,7 +23,8 @@ NO_PICTURE = "no picture in the row"
 def load_cauldron(source: VqaSource) -> VqaData:
     """Every turn of a row becomes a sample of the row's picture.
 
-    Rows with several pictures are set aside with all their questions, since a stitch is given one picture.
+    Rows with several pictures are set aside with all their questions, since a stitch is given one picture; with
+    `several: first` they are asked about their first one.
     A turn may carry `question_type`; otherwise the type is made from the question's first two words.
 
     Raises:
@@ -41,7 +42,7 @@ def load_cauldron(source: VqaSource) -> VqaData:
 def _entries(source: VqaSource, table: Table, images: str, texts: str, aside: SetAside) -> Iterator[Entry]:
     for row, count in enumerate(table.lengths(images)):
         where = f"row {row}"
-        if count != 1:
+        if count != 1 and not (count and source.several == "first"):
             turns = turns_of(source, table.value(row, texts))
             for k in range(max(1, len(turns))):
                 aside.add(SEVERAL if count else NO_PICTURE, f"{where} question {k}")

@@ -57,6 +57,7 @@ def text_of(value: Any) -> str:
 
 
 class _Found(NamedTuple):
+    image_id: str
     first: int
     picture: Picture
     content: str
@@ -94,14 +95,17 @@ def gather(source: VqaSource, entries: Sequence[Entry], *, also: SetAside | None
     kept = sorted(found.items(), key=lambda pair: pair[1].first)
     pictures = [
         PictureTurns(
-            image_id, one.picture, tuple(sample for _, sample in sorted(one.turns, key=lambda t: t[0]))
+            one.image_id,
+            one.picture,
+            tuple(sample for _, sample in sorted(one.turns, key=lambda t: t[0])),
+            source.turns == "conversation",
         )
-        for image_id, one in kept
+        for _, one in kept
     ]
     _refuse_repeated_ids(source, pictures)
     return make_data(
         source.label,
-        source.split,
+        source.split_label,
         pictures,
         content=[one.content for _, one in kept],
         set_aside=aside,
@@ -136,21 +140,25 @@ def _judge(
     except BadPicture as error:
         reason = error.reason
     image_id = f"{source.label}/{entry.image_id}" if entry.image_id is not None else content
-    if not _in_part(source, image_id or entry.where):
+    if not _in_part(source, image_id or entry.where, content):
         return
-    known = found.get(image_id)
+    # Two dialogues about one picture stay two; questions about one picture come together.
+    key = f"{image_id} row {number}" if source.turns == "conversation" else image_id
+    known = found.get(key)
     if reason is None and known is not None and known.content != content:
         reason = "another picture under the same image_id"
-    turns = entry.turns()
+    turns = entry.turns()[:1] if source.first_turn else entry.turns()
     if not turns:
         aside.add("no question", entry.where)
         return
     picture = known.picture if known else entry.picture
     start = len(known.turns) if known else 0
     good: list[Sample] = []
+    cut = False
     for k, turn in enumerate(turns):
-        fault = reason or _fault(turn)
+        fault = reason or _fault(turn) or ("after a turn that was set aside" if cut else "")
         if fault:
+            cut = source.turns == "conversation"  # what follows would answer to words nobody hears
             aside.add(fault, f"{entry.where} question {k}")
             continue
         item_id = f"{source.label}/{turn.item_id}" if turn.item_id else f"{image_id}/{number}.{k}"
@@ -159,11 +167,12 @@ def _judge(
     if not good:
         return
     if source.questions_per_picture is not None:
-        good = _some(good, source.questions_per_picture - start, source.seed)
+        most = source.questions_per_picture - start
+        good = good[:most] if source.turns == "conversation" else _some(good, most, source.seed)
     if known is None:
         for note in notes:
             converted.add(note, entry.where)
-        known = found[image_id] = _Found(number, picture, content, [])
+        known = found[key] = _Found(image_id, number, picture, content, [])
     known.turns.extend((number, sample) for sample in good)
 
 
@@ -182,10 +191,16 @@ def _some(samples: list[Sample], count: int, seed: int) -> list[Sample]:
     return [sample for sample in samples if sample.item_id in chosen]
 
 
-def _in_part(source: VqaSource, image_id: str) -> bool:
-    """Which part a picture belongs to depends on its id and the share alone: no picture can be in both."""
+def _in_part(source: VqaSource, image_id: str, content: str) -> bool:
+    """Which part a picture belongs to depends on the picture and the shares alone: no picture can be in two.
+
+    What is held out is decided by the picture's bytes, so that it is held out of every set that holds the same file.
+    """
     if source.part == "all":
         return True
+    held_out = derive_seed(0, "held out", content or image_id) / 2**63 < source.test_share
+    if held_out or source.part in ("test", "train"):
+        return held_out == (source.part == "test")
     chosen = derive_seed(0, "part", image_id) / 2**63 < source.select_share
     return chosen == (source.part == "select")
 

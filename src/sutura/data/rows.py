@@ -16,7 +16,9 @@ from sutura.data.samples import Picture, SetAside, VqaData
 from sutura.data.sources import VqaSource, check_roles, column, needed
 from sutura.data.tables import open_table, picture_at, read_cell
 
-ROLES = ("image", "question", "answers", "image_id", "item_id", "question_type", "choices")
+ROLES = ("image", "question", "answers", "image_id", "item_id", "question_type", "choices", "conversation")
+#: What dialogues call who asks and who answers.
+ASKING, ANSWERING = frozenset({"human", "user"}), frozenset({"gpt", "assistant", "model"})
 
 
 class ColumnMap:
@@ -29,26 +31,64 @@ class ColumnMap:
     def __init__(self, source: VqaSource, available: list[str]) -> None:
         check_roles(source, ROLES)
         self.image = needed(source, "image", available, "image")
-        self.question = needed(source, "question", available, "question")
-        self.answers = needed(source, "answers", available, "answers", "answer")
+        self.conversation = column(source, "conversation", available)
+        self.question = self.answers = ""
+        if self.conversation is None:
+            self.question = needed(source, "question", available, "question")
+            self.answers = needed(source, "answers", available, "answers", "answer")
         self.image_id = column(source, "image_id", available, "image_id")
         self.item_id = column(source, "item_id", available, "item_id", "question_id")
         self.question_type = column(source, "question_type", available, "question_type")
         self.choices = column(source, "choices", available, "choices")
 
-    def turn(self, get: Callable[[str], Any]) -> Turn:
-        """The turn of a row; `get` gives the value of a column."""
+    def turns(self, get: Callable[[str], Any]) -> list[Turn]:
+        """The turns of a row, one unless it holds a dialogue; `get` gives the value of a column."""
 
         def optional(name: str | None) -> Any:
             return get(name) if name else None
 
-        return Turn(
-            text_of(get(self.question)),
-            answers_of(get(self.answers)),
-            text_of(optional(self.question_type)),
-            answers_of(optional(self.choices)),
-            text_of(optional(self.item_id)),
-        )
+        kind, own = text_of(optional(self.question_type)), text_of(optional(self.item_id))
+        if self.conversation is not None:
+            said = dialogue_of(get(self.conversation))
+            return [
+                Turn(question, (answer,) if answer else (), kind, (), f"{own}.{k}" if own else "")
+                for k, (question, answer) in enumerate(said)
+            ]
+        question, answers = text_of(get(self.question)), answers_of(get(self.answers))
+        return [Turn(question, answers, kind, answers_of(optional(self.choices)), own)]
+
+
+def dialogue_of(value: Any) -> list[tuple[str, str]]:
+    """(question, answer) pairs of a dialogue, as the common instruction sets write it.
+
+    Turns are `{from, value}` (LLaVA-Instruct), `{role, content}` (content a text, or a list of parts with texts), or
+    `{user, assistant}` (the_cauldron). `<image>` marks and what stands before the first question are left out.
+
+    Raises:
+        UserError: a turn of another form.
+    """
+    said: list[tuple[str, str]] = []
+    for turn in value or ():
+        if isinstance(turn, dict) and {"user", "assistant"} <= turn.keys():
+            said.append((_words(turn["user"]), _words(turn["assistant"])))
+            continue
+        who, what = ("from", "value") if isinstance(turn, dict) and "from" in turn else ("role", "content")
+        if not isinstance(turn, dict) or not {who, what} <= turn.keys():
+            found = ", ".join(map(str, turn)) if isinstance(turn, dict) else type(turn).__name__
+            raise UserError(
+                f"A dialogue's turn holds {found}; it needs from and value, role and content, or user and assistant."
+            )
+        if turn[who] in ASKING:
+            said.append((_words(turn[what]), ""))
+        elif turn[who] in ANSWERING and said:
+            said[-1] = (said[-1][0], f"{said[-1][1]} {_words(turn[what])}".strip())
+    return said
+
+
+def _words(value: Any) -> str:
+    parts = value if isinstance(value, list) else [value]
+    texts = (text_of(part.get("text") if isinstance(part, dict) else part) for part in parts)
+    return " ".join(text for text in texts if text).replace("<image>", "").strip()
 
 
 def answers_of(value: Any) -> tuple[str, ...]:
@@ -70,13 +110,16 @@ def load_parquet(source: VqaSource) -> VqaData:
         return read_cell(table, row, columns.image)
 
     ids = table.values(columns.image_id) if columns.image_id else None
-    groups = _by_id(ids) if ids is not None else _by_content(len(table), read)
+    if source.turns == "conversation":
+        groups = [[row] for row in range(len(table))]
+    else:
+        groups = _by_id(ids) if ids is not None else _by_content(len(table), read)
     entries = _entries(
         groups,
         ids,
         read=read,
         picture=lambda row: table.picture(row, columns.image),
-        turn=lambda row: columns.turn(partial(table.value, row)),
+        turns=lambda row: columns.turns(partial(table.value, row)),
         word="row",
     )
     return gather(source, entries)
@@ -99,7 +142,7 @@ def load_jsonl(source: VqaSource) -> VqaData:
             f"Data source {source.label!r}: image_folder {source.image_folder!r} is not a folder."
         )
     aside = SetAside()
-    lines = json_lines(path, aside)
+    lines = json_lines(path, aside)[: source.first_rows]
     columns = ColumnMap(source, sorted({key for _, values in lines for key in values}))
 
     def picture(row: int) -> Picture:
@@ -112,13 +155,16 @@ def load_jsonl(source: VqaSource) -> VqaData:
         return picture_at(name, folder).read()
 
     ids = [values.get(columns.image_id) for _, values in lines] if columns.image_id else None
-    groups = _by_id(ids if ids is not None else [values.get(columns.image) for _, values in lines])
+    if source.turns == "conversation":
+        groups = [[row] for row in range(len(lines))]
+    else:
+        groups = _by_id(ids if ids is not None else [values.get(columns.image) for _, values in lines])
     entries = _entries(
         groups,
         ids,
         read=read,
         picture=picture,
-        turn=lambda row: columns.turn(lines[row][1].get),
+        turns=lambda row: columns.turns(lines[row][1].get),
         word="line",
         numbers=[number for number, _ in lines],
     )
@@ -126,7 +172,12 @@ def load_jsonl(source: VqaSource) -> VqaData:
 
 
 def json_lines(path: Path, aside: SetAside) -> list[tuple[int, dict[str, Any]]]:
-    """Line numbers and objects of a JSON-lines file; lines that are no object are set aside."""
+    """Line numbers and objects of a JSON-lines file; lines that are no object are set aside.
+
+    A file named .json that holds one list of objects is read too; its places count as lines.
+    """
+    if path.suffix == ".json":
+        return _json_list(path)
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():
@@ -142,6 +193,16 @@ def json_lines(path: Path, aside: SetAside) -> list[tuple[int, dict[str, Any]]]:
     if not found:
         raise UserError(f"{path.name} holds no JSON object in any line.")
     return found
+
+
+def _json_list(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path.name} is not JSON: {error}") from None
+    if not isinstance(values, list) or not values or not all(isinstance(value, dict) for value in values):
+        raise UserError(f"{path.name} is no list of JSON objects; give such a list, or JSON lines.")
+    return list(enumerate(values, start=1))
 
 
 def _by_id(ids: Sequence[Any]) -> list[list[int]]:
@@ -170,7 +231,7 @@ def _entries(
     *,
     read: Callable[[int], bytes],
     picture: Callable[[int], Picture],
-    turn: Callable[[int], Turn],
+    turns: Callable[[int], list[Turn]],
     word: str,
     numbers: Sequence[int] | None = None,
 ) -> list[Entry]:
@@ -181,13 +242,13 @@ def _entries(
         image_id = text_of(ids[rows[0]]) or None if ids is not None else None
         for same in _same_picture(rows, read) if image_id else [rows]:
             where = f"{word} {numbers[same[0]] if numbers else same[0]}"
-            turns = partial(_turns, turn, same)
-            entries.append(Entry(where, picture(same[0]), partial(read, same[0]), turns, image_id))
+            told = partial(_turns, turns, same)
+            entries.append(Entry(where, picture(same[0]), partial(read, same[0]), told, image_id))
     return entries
 
 
-def _turns(turn: Callable[[int], Turn], rows: Sequence[int]) -> list[Turn]:
-    return [turn(row) for row in rows]
+def _turns(turns: Callable[[int], list[Turn]], rows: Sequence[int]) -> list[Turn]:
+    return [turn for row in rows for turn in turns(row)]
 
 
 def _same_picture(rows: list[int], read: Callable[[int], bytes]) -> list[list[int]]:

@@ -87,11 +87,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class PictureTurns:
-    """One picture with all its questions, in order."""
+    """One picture with all its questions, in order; in a conversation each follows on the ones before it."""
 
     image_id: str
     image: Picture
     samples: tuple[Sample, ...]
+    conversation: bool = False
 
 
 class SetAside:
@@ -205,7 +206,10 @@ def make_data(
         *(f"{turns.image_id}|{own}".encode() for turns, own in zip(listed, content, strict=True))
     )
     words = (
-        fingerprint([s.item_id, s.question, s.answers, s.question_type, s.choices])
+        fingerprint(
+            [s.item_id, s.question, s.answers, s.question_type, s.choices]
+            + ["conversation"] * turns.conversation
+        )
         for turns in listed
         for s in turns.samples
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sutura.core.config import Section
 from sutura.core.errors import UserError
@@ -25,7 +25,8 @@ class VqaSource(Section):
         subset: the configuration of a Hub set (`vqav2` of the_cauldron).
         split: which split; for the built-in world, which of its splits.
         columns: our name → the file's column (`image`, `question`, `answers`, `image_id`, `item_id`,
-            `question_type`, `choices`; for the_cauldron's schema `images`, `texts`).
+            `question_type`, `choices`, or `conversation` for a column of whole dialogues; for the_cauldron's schema
+            `images`, `texts`).
         image_folder: what picture paths are relative to; the file's own folder by default.
         limit: number of pictures; a seeded draw, so that a smaller limit is a part of a larger one.
         questions_per_picture: at most so many; the built-in world asks 8 by default, files give all.
@@ -33,8 +34,15 @@ class VqaSource(Section):
             is, and answered with all its objects in a drawn order. For split train alone.
         seed: of the world, of the draw of `limit`, of a mixture.
         verify: decode every picture once while loading, so that unreadable ones are known before training.
-        part: `fit` and `select` divide a split by picture where a set has no split for selection.
-        select_share: share of the pictures that belongs to `select`.
+        part: divides a split by picture, by a hash of the picture, where a set has one split only: `test` is what
+            `test_share` holds out, `select` and `fit` divide the rest, `train` is the rest whole, `all` everything.
+        select_share: share of the pictures that are not held out that belongs to `select`.
+        test_share: share of the pictures that belongs to `test`; 0 holds nothing out.
+        turns: `questions` are about the picture and know nothing of each other; the turns of a `conversation` follow on
+            each other, and every row is one, also where two rows show the same picture.
+        first_rows: the first rows of the file and no others, to repeat runs that took those.
+        first_turn: the first question of each row and no other.
+        several: rows with several pictures (the_cauldron's schema) are set aside, or shown their `first` picture.
         image_size: the built-in world: side in pixels.
         min_objects, max_objects: the built-in world: objects in a scene.
         parts: the sources of a mixture.
@@ -55,8 +63,13 @@ class VqaSource(Section):
     descriptions_per_picture: int = Field(default=0, ge=0)
     seed: int = 0
     verify: bool = True
-    part: Literal["all", "fit", "select"] = "all"
+    part: Literal["all", "train", "fit", "select", "test"] = "all"
     select_share: float = Field(default=0.1, gt=0.0, lt=1.0)
+    test_share: float = Field(default=0.0, ge=0.0, lt=1.0)
+    turns: Literal["questions", "conversation"] = "questions"
+    first_rows: int | None = Field(default=None, ge=1)
+    first_turn: bool = False
+    several: Literal["aside", "first"] = "aside"
     image_size: int = Field(default=64, ge=8)
     min_objects: int = Field(default=2, ge=1)
     max_objects: int = Field(default=6, le=6)
@@ -64,6 +77,12 @@ class VqaSource(Section):
     weights: tuple[float, ...] | None = None
     stop: Stop | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _something_is_held_out(self) -> VqaSource:
+        if self.part == "test" and not self.test_share:
+            raise ValueError("part=test needs test_share, the share of the pictures that is held out")
+        return self
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -73,6 +92,11 @@ class VqaSource(Section):
                 f"Data source {self.source!r} needs a path: a file, a folder or hf:organisation/name."
             )
         return (self.path,) if isinstance(self.path, str) else self.path
+
+    @property
+    def split_label(self) -> str:
+        """The split, with the part of it where it is divided: `train:test` is what is held out of `train`."""
+        return self.split if self.part == "all" else f"{self.split}:{self.part}"
 
     @property
     def label(self) -> str:

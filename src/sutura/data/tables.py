@@ -112,7 +112,7 @@ def open_table(source: VqaSource) -> Table:
     """
     paths = source.paths
     if any(path.startswith("hf:") for path in paths):
-        return Table(_from_hub(source), Path())
+        return Table(_first(source, _from_hub(source)), Path())
     files: list[Path] = []
     for text in paths:
         path = Path(text).expanduser()
@@ -121,12 +121,17 @@ def open_table(source: VqaSource) -> Table:
                 f"Data source {source.label!r}: nothing at {text!r}. For the Hub write hf:organisation/name."
             )
         if path.is_dir() and ((path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()):
-            return Table(_saved(source, path), path)
+            return Table(_first(source, _saved(source, path)), path)
         files.extend(_of_split(source, path) if path.is_dir() else [path])
     for file in files:
         _refuse_other_split(source, file)
     first = Path(paths[0]).expanduser()
-    return Table(_parquet(files), first if first.is_dir() else first.parent)
+    return Table(_first(source, _parquet(files)), first if first.is_dir() else first.parent)
+
+
+def _first(source: VqaSource, rows: Any) -> Any:
+    """The file's first rows, where the source says so."""
+    return rows if source.first_rows is None else rows.select(range(min(source.first_rows, len(rows))))
 
 
 def splits_of(source: VqaSource) -> list[str]:

@@ -102,6 +102,39 @@ class FeatureStore:
         return self._map
 
 
+class JoinedStore:
+    """The stores of a fused encoder's parts, read side by side.
+
+    Args:
+        stores: of the same pictures, with the same number of tokens.
+    """
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self.stores = tuple(stores)
+        self.fingerprint = fingerprint([store.fingerprint for store in stores])
+        self.num_tokens = stores[0].num_tokens
+        self.width = sum(store.width for store in stores)
+        self.dtype = stores[0].dtype
+        self.unreadable: dict[str, str] = {k: v for store in stores for k, v in store.unreadable.items()}
+        self.image_ids = tuple(name for name in stores[0].image_ids if all(name in s for s in stores))
+        self._known = frozenset(self.image_ids)
+        self.facts: dict[str, Any] = {"parts": [store.facts for store in stores]}
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._known
+
+    def rows(self, image_ids: Sequence[str]) -> Float[Tensor, "pictures tokens width"]:
+        """Patches of some pictures, the parts' features of a patch one behind the other."""
+        return torch.cat([store.rows(image_ids) for store in self.stores], dim=-1)
+
+
+Store = FeatureStore | JoinedStore
+"""Features of one encoder, or of a fused one."""
+
+
 def estimate_bytes(pictures: int, num_tokens: int, width: int, dtype: str) -> int:
     """Size of the features of so many pictures, in bytes."""
     return pictures * num_tokens * width * pick_dtype(dtype).itemsize
@@ -117,14 +150,14 @@ def cached_features(
     dtype: str = "float16",
     on_progress: Callable[[int], None] | None = None,
     set_aside: SetAside | None = None,
-) -> FeatureStore:
+) -> Store:
     """Features of pictures, from disk when they are there, else computed now and written whole or not at all.
 
     Two runs never compute the same features: the second waits for the first. The processes of one run share the
     batches out among them, and leave the bytes that one process would.
 
     Args:
-        encoder: frozen; its fingerprint, the data's and the precision are the key.
+        encoder: frozen; its fingerprint, the data's and the precision are the key. A fused one is kept part by part.
         pictures: a picture that stands here twice is encoded once.
         directory: of all caches.
         data_fingerprint: changes whenever a picture may have.
@@ -136,6 +169,22 @@ def cached_features(
     Raises:
         UserError: the disk is full, the encoder is being trained, or features do not fit the precision.
     """
+    parts = getattr(encoder, "parts", ())
+    if parts:
+        keep = partial(
+            cached_features,
+            pictures=pictures,
+            directory=directory,
+            data_fingerprint=data_fingerprint,
+            batch_size=batch_size,
+            dtype=dtype,
+            on_progress=on_progress,
+        )
+        joined = JoinedStore([keep(part) for part in parts])
+        if set_aside is not None:
+            for name, reason in joined.unreadable.items():
+                set_aside.add(f"{UNREADABLE}: {reason}", name)
+        return joined
     if any(parameter.requires_grad for parameter in encoder.parameters()):
         raise UserError(f"Encoder {encoder.name!r} is being trained, so its features cannot be kept on disk.")
     key = fingerprint([FORMAT, encoder.fingerprint, data_fingerprint, dtype])

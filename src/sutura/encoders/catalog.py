@@ -92,6 +92,8 @@ def check_row(row: Row, encoder: VisionEncoder) -> list[str]:
     }
     if encoder.config.image_size is None and encoder.config.transform is None:
         found |= {"image_size": encoder.image_size, "tokens": encoder.grid[0] * encoder.grid[1]}
+    if row.architecture:
+        found["architecture"] = encoder.about.get("architecture")
     wrong = [
         f"{key} is {value}, the catalog says {getattr(row, key)}"
         for key, value in found.items()

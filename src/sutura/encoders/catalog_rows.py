@@ -38,6 +38,7 @@ class Row:
         timm_name: the same weights (or, in `notes`, the same architecture) in timm's table.
         open_clip_name: the same weights in open_clip's table, "NAME/TAG".
         checked: fact → how it was checked; a fact that is not here is shown as unchecked.
+        architecture: the library's class (transformers) or name (timm) for it; a checkpoint of another one is refused.
         notes: what one has to know.
     """
 
@@ -56,6 +57,7 @@ class Row:
     open_clip_name: str | None = None
     checked: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
+    architecture: str = ""
 
     @property
     def tokens(self) -> int:
@@ -93,6 +95,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="openai/clip-vit-base-patch32",
         loader="transformers",
+        architecture="CLIPVisionModel",
         image_size=224,
         patch_size=32,
         width=768,
@@ -110,6 +113,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="openai/clip-vit-base-patch16",
         loader="transformers",
+        architecture="CLIPVisionModel",
         image_size=224,
         patch_size=16,
         width=768,
@@ -127,6 +131,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="openai/clip-vit-large-patch14",
         loader="transformers",
+        architecture="CLIPVisionModel",
         image_size=224,
         patch_size=14,
         width=1024,
@@ -144,6 +149,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="google/vit-large-patch16-224",
         loader="transformers",
+        architecture="ViTModel",
         image_size=224,
         patch_size=16,
         width=1024,
@@ -160,6 +166,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="facebook/ijepa_vith14_1k",
         loader="transformers",
+        architecture="IJepaModel",
         image_size=224,
         patch_size=14,
         width=1280,
@@ -176,6 +183,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="google/siglip-base-patch16-224",
         loader="transformers",
+        architecture="SiglipVisionModel",
         image_size=224,
         patch_size=16,
         width=768,
@@ -192,6 +200,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="google/siglip-so400m-patch14-384",
         loader="transformers",
+        architecture="SiglipVisionModel",
         image_size=384,
         patch_size=14,
         width=1152,
@@ -208,6 +217,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="google/siglip2-base-patch16-224",
         loader="transformers",
+        architecture="SiglipVisionModel",
         image_size=224,
         patch_size=16,
         width=768,
@@ -225,6 +235,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="facebook/dinov2-large",
         loader="transformers",
+        architecture="Dinov2Model",
         image_size=224,
         patch_size=14,
         width=1024,
@@ -241,6 +252,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="facebook/dinov2-with-registers-large",
         loader="transformers",
+        architecture="Dinov2WithRegistersModel",
         image_size=224,
         patch_size=14,
         width=1024,
@@ -257,6 +269,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="facebook/dinov3-vitl16-pretrain-lvd1689m",
         loader="transformers",
+        architecture="DINOv3ViTModel",
         image_size=224,
         patch_size=16,
         width=1024,
@@ -273,6 +286,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="timm/eva02_large_patch14_224.mim_m38m",
         loader="timm",
+        architecture="eva02_large_patch14_224",
         image_size=224,
         patch_size=14,
         width=1024,
@@ -288,6 +302,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="timm/eva02_large_patch14_448.mim_m38m_ft_in22k_in1k",
         loader="timm",
+        architecture="eva02_large_patch14_448",
         image_size=448,
         patch_size=14,
         width=1024,
@@ -320,6 +335,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         id="facebook/vjepa2-vitl-fpc64-256",
         loader="transformers",
+        architecture="VJEPA2Model",
         image_size=256,
         patch_size=16,
         width=1024,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sutura.core.config import Section
+
+FUSED = "fused:"
 
 
 class TransformConfig(Section):
@@ -41,7 +44,8 @@ class EncoderConfig(Section):
     Args:
         id: a catalog name; `zoo:NAME`; a local folder in transformers', timm's, open_clip's or the zoo's
             format;
-            `hf:org/name`, `timm:NAME` or `open_clip:NAME/TAG` for the Hub; or another package's encoder.
+            `hf:org/name`, `timm:NAME` or `open_clip:NAME/TAG` for the Hub; or another package's encoder. `fused:A+B`
+            is two encoders side by side.
         layer: the block whose output is read; -1 is the last, -2 the one before it, 0 the first.
         final_norm: whether the model's own final norm is applied to that output.
         tokens: how many patches to hand on; None hands on as many as there are.
@@ -52,6 +56,7 @@ class EncoderConfig(Section):
         trained: False for a checkpoint whose weights are random: it stands in reports as an untrained control.
         name: for tables; the id's last part by default.
         transform: for a folder that does not say how pictures are to be prepared.
+        fuse: encoders whose features of a patch stand side by side, each a row of its own; `tokens` is common to all.
     """
 
     id: str = Field(min_length=1)
@@ -65,11 +70,40 @@ class EncoderConfig(Section):
     trained: bool = True
     name: str | None = None
     transform: TransformConfig | None = None
+    fuse: tuple[EncoderConfig, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fused(cls, values: Any) -> Any:
+        """`fused:A+B` and `fuse: [A, B]` say the same; each fills in the other."""
+        if not isinstance(values, Mapping):
+            return values
+        given = dict(values)
+        name = str(given.get("id") or "")
+        if name.startswith(FUSED) and not given.get("fuse"):
+            given["fuse"] = [part for part in name.removeprefix(FUSED).split("+") if part]
+        if given.get("fuse"):
+            parts = [{"id": part} if isinstance(part, str) else part for part in given["fuse"]]
+            ids = [str(part.get("id") if isinstance(part, Mapping) else part.id) for part in parts]
+            given |= {"fuse": parts, "id": FUSED + "+".join(ids)}
+        return given
+
+    @model_validator(mode="after")
+    def _parts_are_two(self) -> EncoderConfig:
+        if self.id.startswith(FUSED) and len(self.fuse) < 2:
+            raise ValueError("a fused encoder has at least two parts: fused:A+B, or fuse: [A, B]")
+        own = ("layer", "final_norm", "image_size", "revision", "transform", "trust_remote_code")
+        set_here = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
+        if self.fuse and set_here:
+            raise ValueError(f"{', '.join(set_here)} of a fused encoder belong to its parts")
+        return self
 
     def display_name(self) -> str:
         """The name for tables."""
         if self.name:
             return self.name
+        if self.fuse:
+            return "+".join(part.display_name() for part in self.fuse)
         last = self.id.rstrip("/").split(":")[-1]
         last = last if self.id.startswith("open_clip:") else last.split("/")[-1]
         return last if self.untrained_seed is None else f"{last} (untrained)"

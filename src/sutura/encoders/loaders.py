@@ -37,6 +37,8 @@ def load_encoder(spec: str | EncoderConfig | Mapping[str, Any], **options: Any) 
     else:
         values = {"id": spec} if isinstance(spec, str) else dict(spec)
     config = parse(EncoderConfig, {**values, **options}, where="the encoder")
+    if config.fuse:
+        return _fused(config)
     kind, _, rest = config.id.partition(":")
     if kind == "zoo" or config.id.startswith("zoo/"):
         return _from_zoo(rest or config.id.removeprefix("zoo/"), config)
@@ -55,6 +57,16 @@ def load_encoder(spec: str | EncoderConfig | Mapping[str, Any], **options: Any) 
         f"{suggest(config.id, [*known_ids(), *PLUGINS.names()])} For another checkpoint of the Hub write "
         "hf:org/name, timm:NAME or open_clip:NAME/TAG."
     )
+
+
+def _fused(config: EncoderConfig) -> VisionEncoder:
+    """Every part with the tokens, and the untrained seed, of the whole."""
+    from sutura.encoders.fused import FusedEncoder
+
+    common = {
+        name: value for name in ("tokens", "untrained_seed") if (value := getattr(config, name)) is not None
+    }
+    return FusedEncoder([load_encoder(part.model_copy(update=common)) for part in config.fuse], config)
 
 
 def _from_zoo(name: str, config: EncoderConfig) -> VisionEncoder:

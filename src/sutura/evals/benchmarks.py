@@ -75,7 +75,9 @@ class Benchmark:
 
     @property
     def is_training(self) -> bool:
-        """Whether its split, or a file it reads, is named as training data."""
+        """Whether its split, or a file it reads, is named as training data, and nothing of it is held out."""
+        if self.data.get("part") == "test" and self.data.get("test_share"):
+            return False
         names = [self.split, str(self.data.get("split", ""))]
         for key in ("path", "paths"):
             value = self.data.get(key) or ()
@@ -125,22 +127,17 @@ def _add_world(split: str, note: str) -> None:
 _add_world("test", "Scenes whose content hash falls in buckets that no other split draws from.")
 _add_world("compositional", "Every scene holds a shape and colour never seen together in any other split.")
 
-BENCHMARKS.add(
-    "daquar",
-    Benchmark(
-        "daquar",
-        {"source": "cauldron"},
-        "test",
-        "open",
-        floors=(
-            Floor("majority", 0.050, "counted on the official test split: most frequent answer"),
-            Floor(
-                "question only", 0.177, "counted on the official test split: longest question prefix in train"
-            ),
-        ),
-        note="Real indoor photographs; about a tenth of the answers are comma lists. Needs a path.",
-    ),
-)
+
+def _add_photographs() -> None:
+    """Sets of photographs, and what is published about answering them without looking."""
+    from sutura.evals.photograph_rows import ROWS
+
+    for name, values in ROWS.items():
+        floors = tuple(Floor(*floor) for floor in values.get("floors", ()))
+        BENCHMARKS.add(name, Benchmark(name, **{**values, "floors": floors}))
+
+
+_add_photographs()
 
 
 def get_benchmark(

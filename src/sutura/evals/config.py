@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
+
 from sutura.core.config import Section
 
 
@@ -10,10 +14,14 @@ class EvaluateConfig(Section):
 
     Args:
         batch: questions decoded at once; a picture's questions stay together.
-        max_new_tokens: of one answer, end of turn included. There is no minimum.
+        max_new_tokens: of one answer, end of turn included.
+        min_new_tokens: no stop token counts before so many tokens; there to repeat earlier runs. 0 is no minimum.
+        headline: the score that reports lead with, whatever the benchmark's own is; `lenient` to repeat old tables.
         likelihood: also pick the most likely of the closed set of answers, as a score of its own.
     """
 
     batch: int = 256
     max_new_tokens: int = 20
+    min_new_tokens: int = Field(default=0, ge=0)
+    headline: Literal["exact", "lenient", "token_f1", "numeric", "vqa"] | None = None
     likelihood: bool = False

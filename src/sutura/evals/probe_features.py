@@ -15,7 +15,7 @@ from sutura.data.classes import Labels
 from sutura.data.labelled import LabelledParts, LabelledPictures
 from sutura.data.samples import SetAside
 from sutura.encoders.base import VisionEncoder
-from sutura.encoders.cache import FeatureStore, cached_features
+from sutura.encoders.cache import Store, cached_features
 from sutura.evals.probe_config import ProbeFeatures
 
 
@@ -27,7 +27,7 @@ class Features:
         labels: of all of them, in the same order.
     """
 
-    def __init__(self, stores: Sequence[tuple[FeatureStore, Sequence[str]]], labels: Labels) -> None:
+    def __init__(self, stores: Sequence[tuple[Store, Sequence[str]]], labels: Labels) -> None:
         self.stores = [(store, list(ids)) for store, ids in stores]
         self.labels = labels
         self.width, self.num_tokens = self.stores[0][0].width, self.stores[0][0].num_tokens

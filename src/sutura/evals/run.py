@@ -74,7 +74,14 @@ def evaluate(
             Row(i, turns[name], stitch.prompt.encode_text(words[name]) if words else ())
             for i, name in enumerate(names)
         ]
-        answers = generate(stitch.model, stitch.prompt, rows, visual, max_new_tokens=config.max_new_tokens)
+        answers = generate(
+            stitch.model,
+            stitch.prompt,
+            rows,
+            visual,
+            max_new_tokens=config.max_new_tokens,
+            min_new_tokens=config.min_new_tokens,
+        )
         likely: dict[str, str] = {}
         if config.likelihood:
             likely = _most_likely(stitch, rows, visual, samples, choices or {})

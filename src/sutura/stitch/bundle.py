@@ -351,7 +351,9 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
             "pin llm.revision or use the original."
         )
     if stitch.model.projector is not None:
-        load_strict(stitch.model.projector, load_tensors(folder / PROJECTOR), "the projector")
+        saved = load_tensors(folder / PROJECTOR)
+        load_strict(stitch.model.projector, saved, "the projector")
+        stitch.model.projector.to(next(iter(saved.values())).dtype)  # bfloat16 where it was trained in it
     if config.llm.train == "lora":
         load_adapter(stitch.model.lm, folder / ADAPTER)
     elif config.llm.train == "full":

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from sutura.core.config import Section
 
 
 class ProjectorConfig(Section):
-    """`ln-mlp` is the protocol's default; hidden width is the language model's width."""
+    """`ln-mlp` is the protocol's default; hidden width is the language model's width.
 
-    kind: Literal["ln-mlp", "mlp", "linear"] = "ln-mlp"
+    Args:
+        kind: `ln-mlp`, `mlp` and `linear` keep the number of tokens; `pixel-shuffle` lays r × r neighbours into one
+            token before `ln-mlp`; `resampler` reads all patches with a fixed number of learned queries.
+        factor: r of `pixel-shuffle`.
+        queries: tokens that `resampler` hands on.
+        heads: attention heads of `resampler`; they divide the language model's width.
+    """
+
+    kind: Literal["ln-mlp", "mlp", "linear", "pixel-shuffle", "resampler"] = "ln-mlp"
+    factor: int = Field(default=2, ge=1)
+    queries: int = Field(default=64, ge=1)
+    heads: int = Field(default=8, ge=1)
+
+    def tokens(self, patches: int) -> int:
+        """Tokens given to the language model for so many patches."""
+        if self.kind == "resampler":
+            return self.queries
+        return patches // self.factor**2 if self.kind == "pixel-shuffle" else patches
 
 
 class LlmConfig(Section):
@@ -40,11 +59,13 @@ class PromptConfig(Section):
     """How a question becomes text.
 
     Args:
-        template: `auto` takes the tokenizer's chat template and, where it has none, `plain`.
+        template: `auto` takes the tokenizer's chat template and, where it has none, `plain`. `published` is an earlier
+            study's text, to repeat its figures: `<image>`, a new line and the question, with `<image>` as ordinary
+            text, then the answer with nothing between, then the end of sequence.
         instruction: appended to every question after a space, for example "Answer in one word."
         max_tokens: of one turn, question and answer together; a longer turn is set aside and counted.
     """
 
-    template: Literal["auto", "plain"] = "auto"
+    template: Literal["auto", "plain", "published"] = "auto"
     instruction: str = ""
     max_tokens: int = 512

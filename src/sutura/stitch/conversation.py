@@ -152,4 +152,4 @@ class Conversation:
         past = self._cache.get_seq_length()
         segments = spliced.segments.new_zeros(1, past) if past else None
         logits = self.model.decode(spliced, row, row + count - 1, self._cache, past=segments)
-        return int(chooser.choose(logits))
+        return int(chooser.choose(logits[:, : self.prompt.vocabulary]))

@@ -37,9 +37,10 @@ def generate(
     visual: Float[Tensor, "pictures M width"] | None,
     *,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
     sampling: Sampling = GREEDY,
 ) -> list[Answer]:
-    """Answers to every turn of every row, in order. There is no minimum length.
+    """Answers to every turn of every row, in order. There is no minimum length unless one is asked for.
 
     Args:
         model: in eval mode.
@@ -47,6 +48,7 @@ def generate(
         rows: turns without answers.
         visual: picture tokens, projected.
         max_new_tokens: of one answer, its end-of-turn token included.
+        min_new_tokens: no stop token is chosen before so many tokens, to repeat runs that forbade it.
         sampling: how a token is chosen; a turn's draws do not depend on the other turns.
     """
     from transformers import DynamicCache
@@ -61,19 +63,25 @@ def generate(
     logits = model.decode(spliced, row_of, columns, cache)
 
     stop = torch.tensor(sorted(prompt.stop_ids), device=logits.device)
-    choose = Chooser(sampling, [turn.prompt_ids for row in asked for turn in row.turns]).choose
-    chosen = [choose(logits)]
+    chooser = Chooser(sampling, [turn.prompt_ids for row in asked for turn in row.turns])
+
+    def choose(logits: Tensor, made: int) -> Tensor:
+        """Ids of the tokenizer alone; while it is early, none that ends an answer."""
+        known = logits[:, : prompt.vocabulary]
+        return chooser.choose(known.index_fill(-1, stop, float("-inf")) if made < min_new_tokens else known)
+
+    chosen = [choose(logits, 0)]
     open_turns = ~torch.isin(chosen[0], stop)
     segments = spliced.segments
     next_position = spliced.positions[row_of, columns] + 1
-    for _ in range(max_new_tokens - 1):
+    for made in range(1, max_new_tokens):
         if not bool(open_turns.any()):
             break
         step = _one_token_each(model, packed, chosen[-1], open_turns, next_position, (row_of, turn_of), pad)
         logits = model.decode(step, row_of, turn_of, cache, past=segments)
         segments = torch.cat([segments, step.segments], dim=1)
         next_position = next_position + 1
-        picked = torch.where(open_turns, choose(logits), pad)
+        picked = torch.where(open_turns, choose(logits, made), pad)
         chosen.append(picked)
         open_turns = open_turns & ~torch.isin(picked, stop)
     ids = torch.stack(chosen, dim=1).tolist()

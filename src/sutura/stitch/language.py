@@ -181,6 +181,9 @@ def load_adapter(model: PeftModel, directory: Path) -> None:
             f"weights do not fit ({', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}); none was loaded."
         )
     set_peft_model_state_dict(model, saved)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # in the precision it was trained in, so that it answers as it did
+            parameter.data = parameter.data.to(next(iter(saved.values())).dtype)
 
 
 def locate(identifier: str) -> str:

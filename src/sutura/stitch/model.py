@@ -62,8 +62,8 @@ class StitchModel(nn.Module):
 
     def project(
         self, patches: Float[Tensor, "pictures M encoder_width"]
-    ) -> Float[Tensor, "pictures M width"]:
-        """Patches as the language model's tokens."""
+    ) -> Float[Tensor, "pictures image_tokens width"]:
+        """Patches as the language model's tokens, as many as the projector makes of them."""
         if self.projector is None:
             raise UserError("This stitch is blind: it was trained without pictures and takes none.")
         weight = next(self.projector.parameters())

@@ -9,6 +9,8 @@ where a token sees segment 0 and the earlier tokens of its own segment, and posi
 shared prefix for every turn. Each turn then has the losses and gradients it would have alone in a row of its
 own, for a fraction of the arithmetic, and no answer leaks into another question.
 
+A conversation is the other case: its turns follow on each other, so the row is one causal sequence.
+
 Source: training on multi-annotated pictures in this way is described by Deitke et al. 2024, arXiv:2409.17146
 (Molmo), section 3.
 """
@@ -26,7 +28,7 @@ from torch import Tensor
 from sutura.core.errors import UserError
 from sutura.stitch.prompt import Turn, common_prefix
 
-TurnsMode = Literal["shared", "separate", "first"]
+TurnsMode = Literal["shared", "separate", "first", "conversation"]
 IGNORE = -100
 PADDING = -1
 
@@ -39,11 +41,14 @@ class Row:
         picture: index into the visual tokens given to the model with this batch.
         turns: at least one.
         prefix_ids: ids before the template's head, for a description in words; mostly empty.
+        conversation: every turn sees the turns before it and their answers; the turns' ids go on from each other, as
+            `PromptBuilder.conversation` builds them.
     """
 
     picture: int
     turns: tuple[Turn, ...]
     prefix_ids: tuple[int, ...] = ()
+    conversation: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ def pack(rows: Sequence[Row], *, head_ids: Sequence[int], pad_id: int) -> Packed
 
 def _lay(row: Row, head_ids: Sequence[int]) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
     """Ids, labels, segments, positions of one row, and the index of each turn's last token."""
+    if row.conversation:
+        return _lay_conversation(row)
     head = common_prefix([head_ids, *(turn.prompt_ids for turn in row.turns)])
     ids = [*row.prefix_ids, *head]
     labels = [IGNORE] * len(ids)
@@ -119,10 +126,28 @@ def _lay(row: Row, head_ids: Sequence[int]) -> tuple[list[int], list[int], list[
     return ids, labels, segments, positions, last
 
 
+def _lay_conversation(row: Row) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
+    """As `_lay`, in one segment: tokens see everything before them, and positions never start again."""
+    ids, labels = [*row.prefix_ids], [IGNORE] * len(row.prefix_ids)
+    last = []
+    for turn in row.turns:
+        ids += [*turn.prompt_ids, *turn.answer_ids]
+        labels += [*[IGNORE] * len(turn.prompt_ids), *turn.answer_ids]
+        last.append(len(ids) - 1)
+    return ids, labels, [1] * len(ids), list(range(len(ids))), last
+
+
 def split_turns(row: Row, mode: TurnsMode) -> list[Row]:
-    """`shared` keeps the row, `separate` makes a row of each turn, `first` keeps the first turn only."""
-    if mode == "shared":
+    """`shared` keeps the row, `separate` makes a row of each turn, `first` keeps the first turn only.
+
+    A conversation stays whole, since its turns mean nothing without those before them; only `first` cuts it.
+    """
+    if mode == "shared" or (row.conversation and mode != "first"):
         return [row]
+    if mode == "conversation":
+        raise UserError(
+            "turns=conversation needs rows that were built as one; give to_rows conversation=True."
+        )
     turns = row.turns if mode == "separate" else row.turns[:1]
     return [replace(row, turns=(turn,)) for turn in turns]
 

@@ -46,6 +46,8 @@ class Turn:
 class PromptBuilder:
     """Builds turns with one tokenizer. The stop tokens are every id that ends an answer.
 
+    `vocabulary` is one above the largest id that is a token: language models embed more rows than that, to fill up.
+
     Args:
         tokenizer: a transformers tokenizer.
         config: see PromptConfig.
@@ -61,6 +63,7 @@ class PromptBuilder:
     extra_stop_ids: Sequence[int] = ()
     stop_ids: frozenset[int] = field(init=False, repr=False, compare=False)
     head_ids: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    vocabulary: int = field(init=False, repr=False, compare=False)
     _end_ids: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _chat: bool = field(init=False, repr=False, compare=False)
 
@@ -72,6 +75,7 @@ class PromptBuilder:
                 "end-of-sequence token, so an answer could never end. Set eos_token on the tokenizer and "
                 "save it again."
             )
+        self._set("vocabulary", max(self.tokenizer.get_vocab().values()) + 1)
         self._set("_end_ids", self._find_end())
         self._set("stop_ids", frozenset({self._end_ids[-1], *self.extra_stop_ids, *self._eos()}))
         self._set("head_ids", common_prefix([self.prompt_ids(probe) for probe in PROBES]))
@@ -83,6 +87,39 @@ class PromptBuilder:
         """Ids of a question, with its answer when there is one to learn."""
         answer_ids = () if answer is None else self.answer_ids(answer)
         return Turn(item_id, self.prompt_ids(question), answer_ids)
+
+    def next_turn(self, item_id: str, question: str, answer: str | None = None) -> Turn:
+        """As `turn`, for a question that follows an answered turn in a conversation.
+
+        Its ids go on where that answer's end left off, so that the turns of a conversation, laid one behind the
+        other, are the conversation.
+
+        Raises:
+            UserError: a chat template that does not take a second question after an answer.
+        """
+        answer_ids = () if answer is None else self.answer_ids(answer)
+        return Turn(item_id, self._encode(self._continued(self._instructed(question))), answer_ids)
+
+    def conversation(self, turns: Sequence[tuple[str, str, str | None]]) -> tuple[Turn, ...]:
+        """(item id, question, answer) in order as the turns of one conversation."""
+        return tuple((self.next_turn if place else self.turn)(*turn) for place, turn in enumerate(turns))
+
+    def _continued(self, text: str) -> str:
+        """What stands between the end of an answer and the beginning of the next one."""
+        if self.config.template == "published":
+            return f"\n{text}"
+        if not self._chat:
+            return f"\nQuestion: {text}\nAnswer:"
+        end = str(self.tokenizer.decode(list(self._end_ids)))
+        told = [{"role": "user", "content": PROBES[0]}, {"role": "assistant", "content": PROBES[1]}]
+        whole = self._render([*told, {"role": "user", "content": text}], generation=True)
+        _, found, after = whole.partition(PROBES[1] + end)
+        if not found or text not in after:
+            raise UserError(
+                "The chat template does not show a second question after an answer, so a conversation cannot be "
+                "built with it. Use prompt.template=plain, or turns other than conversation."
+            )
+        return after
 
     def fingerprint(self) -> str:
         """Of all that decides which ids a question becomes and where an answer ends."""
@@ -104,8 +141,7 @@ class PromptBuilder:
     def conversation_ids(self, history: Sequence[tuple[str, str]], question: str) -> tuple[int, ...]:
         """The same behind earlier questions and their answers, oldest first.
 
-        With a chat template they are its earlier turns; without one, plain turns one after the other, each ended as an
-        answer is.
+        With a chat template they are its earlier turns; without one they stand as `conversation` has them in training.
         """
         if self._chat:
             messages = []
@@ -114,21 +150,25 @@ class PromptBuilder:
                 messages.append({"role": "assistant", "content": answer.strip()})
             messages.append({"role": "user", "content": self._instructed(question)})
             return self._encode(self._render(messages, generation=True))
-        ids: tuple[int, ...] = ()
-        for earlier, answer in history:
-            ids += (*self._plain(earlier), *self.answer_ids(answer))
-        return (*ids, *self._plain(question))
+        questions = [*(earlier for earlier, _ in history), question]
+        ids = self._plain(questions[0])
+        for (_, answer), following in zip(history, questions[1:], strict=True):
+            ids += (*self.answer_ids(answer), *self._encode(self._continued(self._instructed(following))))
+        return ids
 
     def _instructed(self, question: str) -> str:
         return f"{question.strip()} {self.config.instruction}".strip()
 
     def _plain(self, question: str) -> tuple[int, ...]:
-        return self._encode(f"Question: {self._instructed(question)}\nAnswer:")
+        text = self._instructed(question)
+        if self.config.template == "published":
+            return self._encode(f"<image>\n{text}")
+        return self._encode(f"Question: {text}\nAnswer:")
 
     def answer_ids(self, answer: str) -> tuple[int, ...]:
         """Ids of the answer and of the token that ends the turn."""
         text = answer.strip()
-        if not self._chat:
+        if not self._chat and self.config.template != "published":
             text = " " + text
         return (*self._encode(text), *self._end_ids)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,10 @@ class OptimConfig(Section):
         clip: largest allowed gradient norm over all trainable weights; None leaves gradients alone.
         precision: float32, or bfloat16 autocast over float32 weights.
         decay_all: decay biases, norms and scalars too.
+        trained_dtype: precision of the trained weights and of AdamW's moments. bfloat16 is there to repeat earlier
+            runs: updates smaller than a weight's spacing are lost.
+        lr_sweep: learning rates to choose from, for every encoder and the blind run by themselves, on a selection split
+            that nothing else reads (see `data.select`); `lr` stands where there is none.
         max_bad_batches: steps with a non-finite loss or gradient that are skipped before the run stops.
     """
 
@@ -36,6 +40,8 @@ class OptimConfig(Section):
     clip: float | None = Field(default=1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     decay_all: bool = False
+    trained_dtype: Literal["float32", "bfloat16"] = "float32"
+    lr_sweep: tuple[Annotated[float, Field(gt=0)], ...] = ()
     max_bad_batches: int = Field(default=10, ge=0)
 
 
@@ -49,14 +55,18 @@ class FeedConfig(Section):
         epochs: passes over the data, unless `answers` says how many answers to train on.
         answers: answers to train on, whatever the size of the data.
         turns: `shared` packs a picture's questions behind its tokens, `separate` gives each its own row,
-            `first` takes the first question of each picture only.
+            `first` takes the first question of each picture only, `conversation` lets every turn see the turns before
+            it with their answers, as one dialogue. A source whose own `turns` is `conversation` is one always.
+        average: `step` divides a step's loss by all its supervised tokens, `micro` averages the means of its
+            micro-batches, as plain gradient accumulation does: an answer in a batch of short answers weighs more.
     """
 
     batch: int = 16
     micro_batch: int | Literal["auto"] = 16
     epochs: float = 1.0
     answers: int | None = None
-    turns: Literal["shared", "separate", "first"] = "shared"
+    turns: Literal["shared", "separate", "first", "conversation"] = "shared"
+    average: Literal["step", "micro"] = "step"
 
 
 class TrackConfig(Section):

@@ -105,7 +105,7 @@ def fit(
             the processes of a run cannot share its steps.
     """
     began, team = time.perf_counter(), here()
-    trainable = trainable_parameters(model)
+    trainable = trainable_parameters(model, optim.trained_dtype)
     if team.several and getattr(feed, "adapts", False):
         raise UserError(
             "feed.micro_batch=auto cannot be used in several processes: one that ran out of memory would leave the "
@@ -147,9 +147,7 @@ def fit(
         draw(step)
 
         def run(batches: Sequence[Any], step: int = step) -> dict[str, Any]:
-            return _backward(
-                model, objective, batches, step, accelerator, weights, optim.clip, team, sharded
-            )
+            return _backward(model, objective, batches, step, accelerator, weights, optim.clip, team, sharded)
 
         def forget(step: int = step) -> None:
             optimizer.zero_grad(set_to_none=True)

@@ -53,8 +53,12 @@ class Group:
     muon: bool = False
 
 
-def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: nn.Module, dtype: str = "float32") -> dict[str, nn.Parameter]:
     """Every weight that asks for a gradient, by name.
+
+    Args:
+        model: with some weights that train.
+        dtype: "bfloat16" brings them to it, to repeat a run that trained in it (`optim.trained_dtype`).
 
     Raises:
         UserError: none does, or one of them is not float32. Half-precision weights lose updates smaller than
@@ -63,6 +67,10 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not found:
         raise UserError("Nothing to train: every weight of the model is frozen.")
+    if dtype == "bfloat16":
+        for parameter in found.values():
+            parameter.data = parameter.data.to(torch.bfloat16)
+        return found
     halves = [f"{name} ({p.dtype})" for name, p in found.items() if p.dtype != torch.float32]
     if halves:
         raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,15 +18,16 @@ from sutura.stitch.prompt import PromptBuilder, Turn
 from sutura.train.config import FeedConfig
 
 if TYPE_CHECKING:
-    from sutura.data.samples import SetAside, VqaData
+    from sutura.data.samples import PictureTurns, SetAside, VqaData
 
 
 @dataclass(frozen=True, slots=True)
 class PictureRow:
-    """A picture's name and its questions as token ids."""
+    """A picture's name and its questions as token ids; of a conversation, where each follows on the ones before."""
 
     image_id: str
     turns: tuple[Turn, ...]
+    conversation: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class StitchBatch:
 
     Args:
         packed: the text.
-        tokens: supervised tokens of the whole optimizer step; the loss is divided by it.
+        tokens: supervised tokens of the whole optimizer step; the loss is divided by it. With `feed.average: micro`
+            those of this micro-batch times the number of micro-batches.
         patches: what the encoder says of the pictures, (pictures, M, encoder width).
         pixels: the pictures themselves, where the encoder runs live.
         ids: the questions' item ids, for the report of a batch that went wrong.
@@ -65,7 +67,9 @@ def stitch_loss(
     return nats.sum() / batch.tokens, {}
 
 
-def to_rows(data: VqaData, prompt: PromptBuilder, *, learn: bool, set_aside: SetAside) -> list[PictureRow]:
+def to_rows(
+    data: VqaData, prompt: PromptBuilder, *, learn: bool, set_aside: SetAside, conversation: bool = False
+) -> list[PictureRow]:
     """Questions as token ids; what does not fit is set aside and counted, never cut.
 
     Args:
@@ -73,12 +77,17 @@ def to_rows(data: VqaData, prompt: PromptBuilder, *, learn: bool, set_aside: Set
         prompt: turns text into ids.
         learn: with answers, to train on; the most frequent answer where several were given.
         set_aside: receives the items that are too long.
+        conversation: every picture's turns are one dialogue, whatever its source says. Of a dialogue that is too
+            long the last turns are set aside, and without `learn` every turn is asked by itself.
 
     Raises:
         UserError: nothing is left.
     """
     rows = []
     for picture in data.pictures:
+        if learn and (conversation or picture.conversation):
+            rows += _dialogue(picture, prompt, set_aside)
+            continue
         turns = []
         for sample in picture.samples:
             answer = max(sample.answers, key=sample.answers.count) if learn else None
@@ -94,6 +103,17 @@ def to_rows(data: VqaData, prompt: PromptBuilder, *, learn: bool, set_aside: Set
             f"{data.name} has no question that fits in prompt.max_tokens={prompt.config.max_tokens}."
         )
     return rows
+
+
+def _dialogue(picture: PictureTurns, prompt: PromptBuilder, set_aside: SetAside) -> list[PictureRow]:
+    """One picture's turns as one conversation, as far as prompt.max_tokens reaches."""
+    told = [(s.item_id, s.question, max(s.answers, key=s.answers.count)) for s in picture.samples]
+    turns = prompt.conversation(told)
+    lengths = [sum(len(turn) for turn in turns[: place + 1]) for place in range(len(turns))]
+    kept = [t for t, length in zip(turns, lengths, strict=True) if length <= prompt.config.max_tokens]
+    for turn in turns[len(kept) :]:
+        set_aside.add("longer than prompt.max_tokens, with the turns before it", turn.item_id)
+    return [PictureRow(picture.image_id, tuple(kept), conversation=True)] if kept else []
 
 
 class StitchFeed:
@@ -149,10 +169,21 @@ class StitchFeed:
         chosen = sorted((self.rows[i] for i in self.plan[step]), key=_length)
         tokens = sum(len(turn.answer_ids) for row in chosen for turn in _kept(row, self.config.turns))
         parts = _parts(chosen, self.config.turns, self.micro)
+        if self.config.average == "micro":
+            return _Taken(parts, lambda part: self._averaged(part, len(parts)))
         return _Taken(parts, lambda part: self._batch(part, tokens))
 
+    def _averaged(self, part: Sequence[PictureRow], parts: int) -> StitchBatch:
+        """A micro-batch whose own mean counts as one of `parts`, however many tokens it has."""
+        batch = self._batch(part, 1)
+        return replace(batch, tokens=batch.packed.supervised * parts)
+
     def _batch(self, part: Sequence[PictureRow], tokens: int) -> StitchBatch:
-        rows = [r for i, row in enumerate(part) for r in split_turns(Row(i, row.turns), self.config.turns)]
+        rows = [
+            r
+            for i, row in enumerate(part)
+            for r in split_turns(Row(i, row.turns, conversation=row.conversation), self.config.turns)
+        ]
         packed = pack(rows, head_ids=self.prompt.head_ids, pad_id=min(self.prompt.stop_ids))
         names = [row.image_id for row in part]
         return StitchBatch(

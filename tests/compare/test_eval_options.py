@@ -1,0 +1,65 @@
+"""`sutura eval` over a folder of stitches, one encoder of it, and a few questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sutura.compare.load import at_most
+from sutura.compare.single import evaluate_saved
+from sutura.core.errors import UserError
+from sutura.data.vqa import load_vqa
+from sutura.encoders import load_encoder
+from sutura.evals.config import EvaluateConfig
+from sutura.evals.ledger import read_ledger
+from sutura.stitch.bundle import StitchConfig, build_stitch
+from sutura.stitch.language import LlmConfig
+from tiny_models import save_language_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three stitches, one of them blind, none of them trained."""
+    place = tmp_path_factory.mktemp("stitches")
+    llm = LlmConfig(id=save_language_model(place / "lm"), rank=4)
+    for name in ("clip", "mae"):
+        encoder = load_encoder(f"zoo:{name}", tokens=4)
+        stitch = build_stitch(StitchConfig(encoder=encoder.config, llm=llm), encoder.facts())
+        stitch.save(place / "all" / name)
+    build_stitch(StitchConfig(encoder=None, llm=llm)).save(place / "all" / "blind")
+    return place / "all"
+
+
+def ask(folder: Path, tmp_path: Path, **options: object) -> set[tuple[str, str]]:
+    """(encoder, condition) pairs that were scored."""
+    out = tmp_path / "ledger.parquet"
+    out.unlink(missing_ok=True)
+    short = EvaluateConfig(max_new_tokens=2)
+    limits = ["limit=3", "questions_per_picture=2"]
+    evaluate_saved([folder], "world/test", limits, out=out, config=short, **options)  # type: ignore[arg-type]
+    frame = read_ledger(out)
+    assert frame["item_id"].n_unique() == options.get("max_samples", 6)
+    return set(frame.select("encoder", "condition").iter_rows())
+
+
+def test_a_folder_is_all_its_stitches(folder: Path, tmp_path: Path) -> None:
+    both = {(name, how) for name in ("clip", "mae") for how in ("picture", "wrong-picture")}
+    assert ask(folder, tmp_path) == {*both, ("none", "blind")}
+
+
+def test_one_encoder_and_a_few_questions(folder: Path, tmp_path: Path) -> None:
+    found = ask(folder, tmp_path, encoder="zoo:mae", max_samples=3)
+    assert found == {("mae", "picture"), ("mae", "wrong-picture")}
+    with pytest.raises(UserError, match=r"no stitch|No stitch here has the encoder 'dino'"):
+        ask(folder, tmp_path, encoder="dino")
+
+
+def test_so_many_questions_and_no_more() -> None:
+    data = load_vqa({"source": "world", "split": "test", "limit": 4, "questions_per_picture": 3})
+    few = at_most(data, 5)
+    assert [len(picture.samples) for picture in few.pictures] == [3, 2]
+    assert few.fingerprint != data.fingerprint
+    assert at_most(data, 12) == at_most(data, None) == data
+    with pytest.raises(UserError, match="max_samples=0"):
+        at_most(data, 0)
