@@ -164,6 +164,7 @@ class FixedPrompt:
     """Turns of a fixed length; stands in for the prompt builder, whose text plays no part here."""
 
     head_ids = tuple(range(HEAD))
+    vocabulary = 10**9
     stop_ids = frozenset({0})
 
     @staticmethod

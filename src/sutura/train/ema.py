@@ -53,7 +53,7 @@ def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
         if weight.shape != onlines[name].shape:
             raise UserError(f"{name}: target {tuple(weight.shape)}, online {tuple(onlines[name].shape)}.")
     names = list(targets)
-    torch._foreach_lerp_(
+    torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
         [targets[name] for name in names],
         [onlines[name].to(targets[name].dtype) for name in names],
         1.0 - momentum,
