@@ -25,9 +25,12 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Change the preset.")
 ]
 Preset = Annotated[str, typer.Option(help="A shipped preset's name, or a YAML file.")]
+FromHub = Annotated[
+    str | None, typer.Option("--from-hub", metavar="REPO", help="A Hub repository, org/name.")
+]
 Full = Annotated[bool, typer.Option("--full", help="Everything that is known of each row.")]
 Stitches = Annotated[
-    list[Path], typer.Option("--stitch", help="A stitch's directory; may be given several times.")
+    list[Path] | None, typer.Option("--stitch", help="A stitch's directory; may be given several times.")
 ]
 
 
@@ -40,6 +43,7 @@ def compare(
         bool, typer.Option(help="Show the resolved config and the cells, run nothing.")
     ] = False,
     no_feature_cache: Annotated[bool, typer.Option(help="Run the encoders live in every step.")] = False,
+    from_hub: FromHub = None,
 ) -> None:
     """Train and evaluate every encoder under one protocol, and write a report."""
     print(f"sutura compare: preset {preset}", file=sys.stderr, flush=True)
@@ -49,9 +53,9 @@ def compare(
     if dry_run:
         typer.echo(dry(config))
         return
-    from sutura.compare.run import run
+    from sutura.hub.run import run
 
-    typer.echo(run(config, command=shlex.join(["sutura", *sys.argv[1:]])))
+    typer.echo(run(config, command=shlex.join(["sutura", *sys.argv[1:]]), from_hub=from_hub))
 
 
 @app.command()
@@ -75,8 +79,9 @@ def stitch(
 
 @app.command(name="eval")
 def evaluate(
-    stitch: Stitches,
     benchmark: Annotated[str, typer.Option(help="A benchmark's name, or local:NAME with data overrides.")],
+    stitch: Stitches = None,
+    from_hub: FromHub = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value]...", help="Of the benchmark's data.")
     ] = None,
@@ -85,14 +90,20 @@ def evaluate(
 ) -> None:
     """Score saved stitches on a benchmark, beside the same stitches shown wrong pictures."""
     from sutura.compare.single import evaluate_saved
+    from sutura.hub.pull import given
 
-    typer.echo(evaluate_saved(stitch, benchmark, overrides or (), out=out, allow_training=allow_training))
+    typer.echo(
+        evaluate_saved(
+            given(stitch, from_hub), benchmark, overrides or (), out=out, allow_training=allow_training
+        )
+    )
 
 
 @app.command()
 def ask(
-    stitch: Stitches,
+    stitch: Stitches = None,
     question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
+    from_hub: FromHub = None,
     image: Annotated[Path | None, typer.Option(help="The picture.")] = None,
     interactive: Annotated[
         bool, typer.Option(help="Go on asking about the picture until an empty line.")
@@ -101,11 +112,12 @@ def ask(
     device: Annotated[str, typer.Option(help="Where to run.")] = "auto",
 ) -> None:
     """Ask trained stitches about a picture."""
+    from sutura.hub.pull import given
     from sutura.stitch.bundle import load_stitch
 
     if not (question or "").strip() and not interactive:
         raise UserError("Nothing was asked; give a question, or --interactive.")
-    loaded = {str(folder): load_stitch(folder, device=device) for folder in stitch}
+    loaded = {str(folder): load_stitch(folder, device=device) for folder in given(stitch, from_hub)}
     while question is None or question.strip():
         if question is not None:
             for name, one in loaded.items():
@@ -176,6 +188,47 @@ def report(directory: Annotated[Path, typer.Argument(help="runs/<name>, as a com
 
 
 @app.command()
+def push(
+    path: Annotated[Path, typer.Argument(help="A stitch's directory, or runs/<name>.")],
+    repo: Annotated[str | None, typer.Option(help="org/name; HF_REPO_ID by default.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
+    thumbnails: Annotated[
+        bool, typer.Option(help="Also send 16 × 16 thumbnails of the training pictures.")
+    ] = False,
+) -> None:
+    """Send a stitch or a whole comparison to the Hub, with a card."""
+    from sutura.hub.push import push as send
+
+    typer.echo(send(path, repo, private=not public, thumbnails=thumbnails))
+
+
+@app.command()
+def pull(
+    repo: Annotated[str, typer.Argument(help="org/name on the Hub.")],
+    out: Annotated[Path, typer.Option(help="Where to.")] = Path("runs"),
+    encoder: Annotated[str | None, typer.Option(help="This encoder's stitches alone.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+) -> None:
+    """Fetch stitches, or a whole comparison, from the Hub."""
+    from sutura.hub.pull import pull as get
+
+    for path in get(repo, out, encoder=encoder, revision=revision):
+        typer.echo(path)
+
+
+@app.command()
+def export(
+    stitch: Annotated[Path, typer.Argument(help="A stitch's directory.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    layout: Annotated[str, typer.Option(help="llava, or peft: a plain adapter beside a projector.")] = "peft",
+) -> None:
+    """Write a stitch in another program's layout."""
+    from sutura.hub.export import export as write
+
+    typer.echo(write(stitch, out, layout))
+
+
+@app.command()
 def encoders(full: Full = False) -> None:
     """The catalog of encoders: what is known of each, and how it was checked."""
     from sutura.core.tables import show
@@ -227,10 +280,13 @@ def build(
 
 def main() -> None:
     """Entry point. A UserError is printed as a sentence, and the exit code is 2."""
+    from sutura.core.secrets import hide, read_env
+
     try:
+        read_env()
         app()
     except UserError as error:
-        print(f"sutura: {error}", file=sys.stderr)
+        print(f"sutura: {hide(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(

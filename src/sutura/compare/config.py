@@ -121,6 +121,22 @@ class Engine(Section):
     checkpoint_every: int = Field(default=0, ge=0)
 
 
+class HubSettings(Section):
+    """Sending results to the Hub while they are made.
+
+    Args:
+        push: send every cell when it is finished, and the whole with its card at the end.
+        repo: "org/name"; HF_REPO_ID of the environment or of `.env` by default.
+        private: of a repository that is made now; a public one is refused while this is set.
+        thumbnails: also send what a stitch remembers of its training pictures, 16 × 16 thumbnails included.
+    """
+
+    push: bool = False
+    repo: str | None = None
+    private: bool = True
+    thumbnails: bool = False
+
+
 class CompareConfig(Section):
     """A whole comparison. Editable as Python data, as YAML, and with `section.key=value` on the command line.
 
@@ -141,6 +157,7 @@ class CompareConfig(Section):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     features: FeatureSettings = FeatureSettings()
     engine: Engine = Engine()
+    hub: HubSettings = HubSettings()
     remarks: tuple[str, ...] = ()
     runs: str = "runs"
 

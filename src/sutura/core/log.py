@@ -18,13 +18,14 @@ from rich.progress import (
 )
 
 from sutura.core.checkpoint import atomic_file
+from sutura.core.secrets import hide
 
 console = Console(stderr=True, highlight=False)
 
 
 def say(message: str) -> None:
     """One line for the person watching; goes to stderr so that stdout stays data."""
-    console.print(message, markup=False)
+    console.print(hide(message), markup=False)
 
 
 def progress_bars() -> Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def load_parquet(source: VqaSource) -> VqaData:
         turn=lambda row: columns.turn(partial(table.value, row)),
         word="row",
     )
-    return gather(source, entries)
+    return replace(gather(source, entries), revision=table.revision)
 
 
 def load_jsonl(source: VqaSource) -> VqaData:

@@ -40,11 +40,13 @@ class PromptConfig(Section):
     """How a question becomes text.
 
     Args:
-        template: `auto` takes the tokenizer's chat template and, where it has none, `plain`.
+        template: `auto` takes the tokenizer's chat template and, where it has none, `plain`. `published` is an earlier
+            study's text, to repeat its figures: `<image>`, a new line and the question, with `<image>` as ordinary
+            text, then the answer with nothing between, then the end of sequence.
         instruction: appended to every question after a space, for example "Answer in one word."
         max_tokens: of one turn, question and answer together; a longer turn is set aside and counted.
     """
 
-    template: Literal["auto", "plain"] = "auto"
+    template: Literal["auto", "plain", "published"] = "auto"
     instruction: str = ""
     max_tokens: int = 512

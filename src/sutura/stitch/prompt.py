@@ -100,7 +100,9 @@ class PromptBuilder:
     def prompt_ids(self, question: str) -> tuple[int, ...]:
         """Ids from the template's first token to the one after which the answer begins."""
         text = f"{question.strip()} {self.config.instruction}".strip()
-        if self._chat:
+        if self.config.template == "published":
+            text = f"<image>\n{text}"
+        elif self._chat:
             text = self._render([{"role": "user", "content": text}], generation=True)
         else:
             text = f"Question: {text}\nAnswer:"
@@ -109,7 +111,7 @@ class PromptBuilder:
     def answer_ids(self, answer: str) -> tuple[int, ...]:
         """Ids of the answer and of the token that ends the turn."""
         text = answer.strip()
-        if not self._chat:
+        if not self._chat and self.config.template != "published":
             text = " " + text
         return (*self._encode(text), *self._end_ids)
 
