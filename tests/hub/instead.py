@@ -25,7 +25,6 @@ def instead_of_the_hub(folder: Path) -> Iterator[StandIn]:
         patch.setenv("HF_ENDPOINT", hub.url)
         patch.setenv("NO_PROXY", "127.0.0.1")
         values: dict[str, Any] = {
-            "ENDPOINT": hub.url,
             "HF_HUB_OFFLINE": False,
             "HF_HUB_CACHE": str(folder / "hub"),
             "HF_TOKEN_PATH": str(folder / "token"),

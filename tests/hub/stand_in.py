@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,7 +39,9 @@ class Repo:
         """A new commit over the newest; returns its hash."""
         before = self.commits.get(self.refs.get(ref, ""), {})
         now = {name: data for name, data in {**before, **files}.items() if name not in deleted}
-        text = repr((self.name, len(self.commits), sorted((n, hashlib.sha1(d).hexdigest()) for n, d in now.items())))
+        text = repr(
+            (self.name, len(self.commits), sorted((n, hashlib.sha1(d).hexdigest()) for n, d in now.items()))
+        )
         sha = hashlib.sha1(text.encode()).hexdigest()
         self.commits[sha], self.refs[ref] = now, sha
         return sha
@@ -84,13 +86,17 @@ class StandIn:
         self.large: dict[str, bytes] = {}
         self.url = ""
 
-    def repo(self, name: str, files: dict[str, bytes] | Path | None = None, kind: str = "model", **facts: Any) -> Repo:
+    def repo(
+        self, name: str, files: dict[str, bytes] | Path | None = None, kind: str = "model", **facts: Any
+    ) -> Repo:
         """A new repository with files, or with a folder's files."""
         made = self.repos[kind, name] = Repo(name, kind, **facts)
         if isinstance(files, Path):
             folder = files
             files = {
-                p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+                p.relative_to(folder).as_posix(): p.read_bytes()
+                for p in sorted(folder.rglob("*"))
+                if p.is_file()
             }
         made.commit(files or {})
         return made
@@ -148,7 +154,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data if self.cut is None else data[: self.cut])
+            with suppress(ConnectionError):  # whoever asked may have gone
+                self.wfile.write(data if self.cut is None else data[: self.cut])
 
     # --- repositories ---
 
@@ -178,11 +185,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def info(self, kind: str, name: str, revision: str | None = None) -> None:
         if (repo := self.find(kind, name)) is None:
-            return
+            return None
         sha = repo.at(revision or "main")
         if sha is None:
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        self.say(
+        return self.say(
             {
                 "_id": "0",
                 "id": repo.name,
@@ -211,13 +218,17 @@ class Handler(BaseHTTPRequestHandler):
             entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": etag(name, data)}
             if name.endswith(LARGE):
                 entry["oid"] = hashlib.sha1(data).hexdigest()
-                entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+                entry["lfs"] = {
+                    "oid": hashlib.sha256(data).hexdigest(),
+                    "size": len(data),
+                    "pointerSize": 130,
+                }
             listed.append(entry)
         return listed
 
     def tree(self, kind: str, name: str, revision: str, path: str | None = None) -> None:
         if (repo := self.find(kind, name)) is None:
-            return
+            return None
         if (sha := repo.at(revision)) is None:
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         deep = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() == "true"
@@ -233,7 +244,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def paths(self, kind: str, name: str, revision: str) -> None:
         if (repo := self.find(kind, name)) is None:
-            return
+            return None
         if (sha := repo.at(revision)) is None:
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         text = self.body.decode()
@@ -242,7 +253,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, kind: str, name: str, revision: str, path: str) -> None:
         if (repo := self.find(kind, name, content=True)) is None:
-            return
+            return None
         if (sha := repo.at(revision)) is None:
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         data = repo.commits[sha].get(path)
@@ -271,7 +282,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def create(self) -> None:
         if not self.may_write():
-            return
+            return None
         asked = json.loads(self.body)
         name = f"{asked['organization']}/{asked['name']}"
         address = f"{self.hub.url}/{name}"
@@ -285,7 +296,11 @@ class Handler(BaseHTTPRequestHandler):
         if not self.may_write():
             return
         files = [
-            {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(LARGE) else "regular", "shouldIgnore": False}
+            {
+                "path": f["path"],
+                "uploadMode": "lfs" if f["path"].endswith(LARGE) else "regular",
+                "shouldIgnore": False,
+            }
             for f in json.loads(self.body)["files"]
         ]
         self.say({"files": files})

@@ -32,7 +32,7 @@ def hub_rows(source: VqaSource) -> tuple[Any, str | None]:
     with _told(source):
         if source.stream is not None:
             return _streamed(source, name, commit, source.stream), commit
-        pinned = {"revision": commit or source.revision} if commit or source.revision else {}
+        pinned: dict[str, Any] = {"revision": commit or source.revision} if commit or source.revision else {}
         rows: Any = load_dataset(name, source.subset, split=source.split, **pinned)
     return rows, commit or _commit_in(rows)
 

@@ -64,6 +64,7 @@ def push(
                 f"{path} is nothing to send: it holds no {STITCH}, {CELL} or {COMPARISON}. Give a stitch's directory "
                 "or runs/<name>, as a comparison left it."
             )
+        refuse_secrets(root)
         kept = [] if thumbnails else _records(path)
         ready(name, private=private)
         return _send(root, name, kept, about=path.name)
@@ -109,7 +110,6 @@ def _records(path: Path) -> list[Path]:
 
 
 def _send(root: Path, repo: str, kept: list[Path], *, about: str) -> str:
-    refuse_secrets(root)
     files = [path for path in root.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e6
     with told(repo, None, write=True):
