@@ -19,7 +19,7 @@ from hub.stand_in import TOKEN, Fault, StandIn
 from sutura.cli import main
 from sutura.compare.grid import CELL, LEDGER
 from sutura.compare.publish import report
-from sutura.core.checkpoint import read_json
+from sutura.core.checkpoint import load_tensors, read_json
 from sutura.core.errors import UserError
 from sutura.evals.training_record import RECORD
 from sutura.hub.export import export
@@ -109,7 +109,7 @@ def test_every_cell_is_there_with_its_folder_and_the_whole_with_its_card(pushed:
     assert "It is tried again at the end" in " ".join(pushed.said.split())
     card = files["README.md"].decode()
     about = yaml.safe_load(card.split("---")[1])
-    assert about["base_model"] == ["org/lm"]
+    assert about["base_model"] == ["org/clip", "org/lm", "org/vit"]
     results = (pushed.runs / "toy" / "report.md").read_text()
     row = next(line for line in card.splitlines() if line.startswith("| vit |"))
     assert row in results.splitlines(), "the card's table is the report's"
@@ -296,7 +296,7 @@ def test_an_export_for_llava_is_its_sequence(pushed: Pushed, tmp_path: Path) -> 
     assert config["mm_projector_type"] == "ln_mlp2x_gelu"
     assert config["mm_vision_select_layer"] == -1
     d, w = config["mm_hidden_size"], config["hidden_size"]
-    weights = torch.load(out / "mm_projector.bin", weights_only=True)
+    weights = load_tensors(out / "mm_projector.safetensors")
     module = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, w), nn.GELU(), nn.Linear(w, w))
     module.load_state_dict(
         {k.removeprefix("model.mm_projector."): v for k, v in weights.items()}, strict=True

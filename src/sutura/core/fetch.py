@@ -199,8 +199,8 @@ def _status(repo: str, at: str, error: Any, write: bool) -> str:
     status = getattr(error.response, "status_code", None)
     if status == 401:
         return (
-            f"The Hub refuses the token for {repo!r}: it is wrong or has expired. Renew HF_TOKEN, or take it away "
-            "where the repository is public."
+            f"The Hub refuses the token for {repo!r}: it is missing, wrong or has expired. Renew HF_TOKEN (or `hf auth "
+            "login`), or take it away where the repository is public."
         )
     if status == 403:
         return (

@@ -74,7 +74,9 @@ def stitch_card(folder: Path, *, thumbnails: bool, command: str = "") -> str:
         command: what trained it, where that is known.
     """
     cell = read_json(folder / CELL) if (folder / CELL).is_file() else _of_stitch(read_json(folder / STITCH))
-    lines = [f"# {cell['encoder']}, seed {cell['seed']} → {cell['config']['llm']['id']}", ""]
+    condition = cell.get("condition", "picture")
+    name = cell["encoder"] if condition == "picture" else condition
+    lines = [f"# {name}, seed {cell['seed']} → {cell['config']['llm']['id']}", ""]
     if (folder / LEDGER).is_file():
         frame = read_ledger(folder / LEDGER)
         for benchmark in frame["benchmark"].unique(maintain_order=True):
@@ -153,7 +155,7 @@ def _command(command: str | None) -> list[str]:
 
 
 def _card(cells: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> str:
-    ids = [str((cell.get("encoder_facts") or {}).get("id") or "") for cell in cells]
+    ids = [str((cell.get("encoder_facts") or {}).get("id") or "").removeprefix("hf:") for cell in cells]
     ids += [str(cell["config"]["llm"]["id"]) for cell in cells]
     about: dict[str, Any] = {
         "library_name": "sutura",

@@ -3,8 +3,9 @@
 Source: the LLaVA layout is that of haotian-liu/LLaVA: `mm_projector.bin` with keys `model.mm_projector.*`, where the
 projector is one linear layer (`linear`) or a sequence of linear layers and GELU (`mlp2x_gelu`), and `mm_*` settings in
 `config.json`.
-Differs: our default projector begins with a LayerNorm, for which LLaVA has no name; it is written as the sequence it
-is, under the type `ln_mlp2x_gelu`, and LLaVA's builder needs one more line to read it (the card says which).
+Differs: the tensors are in `mm_projector.safetensors`, since no pickle is written here; the card has the line that makes
+the `.bin` of it. Our default projector begins with a LayerNorm, for which LLaVA has no name; it is written as the
+sequence it is, under the type `ln_mlp2x_gelu`, and the card has the lines that build it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from sutura.core.checkpoint import (
     atomic_directory,
-    atomic_file,
     load_tensors,
     read_json,
     save_tensors,
@@ -38,7 +38,17 @@ LLAVA: dict[str, tuple[str, dict[str, str]]] = {
     "mlp": ("mlp2x_gelu", {"fc1": "0", "fc2": "2"}),
     "ln-mlp": ("ln_mlp2x_gelu", {"norm": "0", "fc1": "1", "fc2": "3"}),
 }
-MM_PROJECTOR = "mm_projector.bin"
+MM_PROJECTOR = "mm_projector.safetensors"
+_BIN = """
+LLaVA reads the projector from a pickle, which is not written here; make it once:
+
+```python
+import torch
+from safetensors.torch import load_file
+
+torch.save(load_file("mm_projector.safetensors"), "mm_projector.bin")
+```
+"""
 _LN_MLP = """
 The projector begins with a LayerNorm, which LLaVA's `build_vision_projector` does not know. Before its own types, add:
 
@@ -60,7 +70,7 @@ def export(stitch: Path, out: Path, layout: str = "peft") -> Path:
     Args:
         stitch: as `Stitch.save` wrote it.
         out: a new folder.
-        layout: `peft` (adapter/, projector.safetensors, config.json) or `llava` (mm_projector.bin, config.json,
+        layout: `peft` (adapter/, projector.safetensors, config.json) or `llava` (mm_projector.safetensors, config.json,
             adapter files beside them).
 
     Raises:
@@ -102,16 +112,13 @@ def _peft(stitch: Path, manifest: Mapping[str, Any], folder: Path) -> None:
 
 
 def _llava(stitch: Path, manifest: Mapping[str, Any], folder: Path) -> None:
-    import torch
-
     config, facts = manifest["config"], manifest["encoder"]
     kind = config["projector"]["kind"]
     if kind not in LLAVA:
         raise UserError(f"LLaVA's layout has no place for a {kind!r} projector; use layout peft.")
     name, places = LLAVA[kind]
     tensors = renamed(load_tensors(stitch / PROJECTOR), places)
-    with atomic_file(folder / MM_PROJECTOR) as temporary:
-        torch.save(tensors, temporary)
+    save_tensors(folder / MM_PROJECTOR, tensors)
     trained = _trained(stitch, folder)
     last = max(places.values())
     width = int(tensors[f"model.mm_projector.{f'{last}.' if last else ''}bias"].shape[0])
@@ -131,7 +138,7 @@ def _llava(stitch: Path, manifest: Mapping[str, Any], folder: Path) -> None:
         },
     )
     more = _LN_MLP if kind == "ln-mlp" else ""
-    _card(folder, f"LLaVA's layout. Base language model `{config['llm']['id']}`; {trained}.\n{more}")
+    _card(folder, f"LLaVA's layout. Base language model `{config['llm']['id']}`; {trained}.\n{_BIN}{more}")
 
 
 def renamed(tensors: Mapping[str, Tensor], places: Mapping[str, str]) -> dict[str, Tensor]:

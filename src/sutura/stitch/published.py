@@ -7,7 +7,6 @@ Differs: what is answered is scored by our protocol, with no minimum length and 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,7 @@ def _projector(path: Path) -> dict[str, Any]:
 
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (torch.serialization.pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise UserError(
             f"{path} holds more than tensors, or is damaged; such a file could run code, so nothing was loaded "
             f"({type(error).__name__}). Ask its authors for a plain state dict."
