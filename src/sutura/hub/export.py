@@ -3,8 +3,8 @@
 Source: the LLaVA layout is that of haotian-liu/LLaVA: `mm_projector.bin` with keys `model.mm_projector.*`, where the
 projector is one linear layer (`linear`) or a sequence of linear layers and GELU (`mlp2x_gelu`), and `mm_*` settings in
 `config.json`.
-Differs: the tensors are in `mm_projector.safetensors`, since no pickle is written here; the card has the line that makes
-the `.bin` of it. Our default projector begins with a LayerNorm, for which LLaVA has no name; it is written as the
+Differs: the tensors are in `mm_projector.safetensors`, since no pickle is written here; the card has the line that
+makes the `.bin` of it. Our default projector begins with a LayerNorm, for which LLaVA has no name; it is written as the
 sequence it is, under the type `ln_mlp2x_gelu`, and the card has the lines that build it.
 """
 
