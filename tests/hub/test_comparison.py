@@ -21,6 +21,7 @@ from sutura.compare.grid import CELL, LEDGER
 from sutura.compare.publish import report
 from sutura.core.checkpoint import load_tensors, read_json
 from sutura.core.errors import UserError
+from sutura.core.hashing import fingerprint_file
 from sutura.evals.training_record import RECORD
 from sutura.hub.export import export
 from sutura.hub.pull import pull, stitches_of, take_cells
@@ -28,6 +29,7 @@ from sutura.hub.push import push
 from sutura.stitch.bundle import STITCH, load_stitch
 from sutura.stitch.config import LlmConfig
 from sutura.stitch.language import place_of
+from sutura.stitch.seal import seal
 
 WANDB = "wandb0planted0key0000000000000000000000"
 SETTINGS = {
@@ -168,10 +170,35 @@ def test_no_file_and_no_word_holds_a_secret(
             assert not any(secret.encode() in content for secret in secrets), name
 
 
-def test_no_path_of_this_machine_is_sent(pushed: Pushed, tmp_path: Path) -> None:
-    here = str(pushed.home).encode()
-    for name, content in pushed.hub.repos["model", "me/toy"].files.items():
-        assert here not in content, name
+def test_no_path_of_this_machine_is_sent_and_the_seals_hold(pushed: Pushed, tmp_path: Path) -> None:
+    """Checkpoints in local folders: their last part is left, in every text, and the stitch is whole all the same."""
+    cell = tmp_path / "cells" / "one"
+    source = next(p.parent for p in pushed.runs.glob(f"cells/*/{CELL}") if read_json(p)["encoder"] == "vit")
+    shutil.copytree(source, cell)
+    for path in cell.rglob("*.json"):
+        text = (
+            path.read_text()
+            .replace("hf:org/vit", "/home/somebody/My Models/vit")
+            .replace("org/lm", "~/big/lm")
+        )
+        path.write_text(text)
+    push(
+        cell,
+        "me/local",
+        command="sutura stitch --encoder '/home/somebody/My Models/vit' --out /srv/somebody/out",
+    )
+    files = pushed.hub.repos["model", "me/local"].files
+    for name, content in files.items():
+        assert b"somebody" not in content, name
+        assert b"big/lm" not in content, name
+    assert "--out out" in files["vit/seed-0/README.md"].decode()
+    (folder,) = stitches_of("me/local")
+    manifest = read_json(folder / STITCH)
+    assert manifest["config"]["encoder"]["id"] == "vit"
+    assert manifest["seal"] == seal(manifest)
+    for name, expected in manifest["files"].items():
+        if name != RECORD and not name.endswith(".md"):
+            assert fingerprint_file(folder / name) == expected, name
 
 
 def test_the_stitches_answer_from_the_hub_as_they_do_here(pushed: Pushed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
 from pathlib import Path
@@ -86,11 +87,11 @@ def hide(text: str) -> str:
 def refuse_secrets(folder: Path) -> None:
     """Raises UserError when a file under a folder holds a secret; the file is named, the secret is not."""
     known = {name: value.encode() for name, value in secrets().items()}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and known):
-        content = path.read_bytes()
-        for name, value in known.items():
-            if value in content:
-                raise UserError(
-                    f"{path.relative_to(folder)} holds the value of {name}; nothing was sent. Take it out of that "
-                    "file, and renew the key if the file was shared."
-                )
+    for path in sorted(p for p in folder.rglob("*") if known and p.is_file() and p.stat().st_size):
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            held = [name for name, value in known.items() if content.find(value) >= 0]
+        if held:
+            raise UserError(
+                f"{path.relative_to(folder)} holds the value of {held[0]}; nothing was sent. Take it out of that "
+                "file, and renew the key if the file was shared."
+            )

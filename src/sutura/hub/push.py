@@ -15,7 +15,7 @@ from sutura.core.log import say
 from sutura.core.secrets import refuse_secrets
 from sutura.evals.training_record import RECORD
 from sutura.hub.cards import comparison_card, stitch_card
-from sutura.hub.staging import stage_cell, stage_comparison, stage_stitch
+from sutura.hub.staging import shortened, stage_cell, stage_comparison, stage_stitch
 from sutura.stitch.bundle import STITCH
 
 CARD = "README.md"
@@ -52,9 +52,10 @@ def push(
     with tempfile.TemporaryDirectory(prefix="sutura-push-") as made:
         root = Path(made)
         if (path / COMPARISON).is_file():
-            for folder in stage_comparison(path, root, thumbnails=thumbnails):
+            folders, places = stage_comparison(path, root, thumbnails=thumbnails)
+            for folder in folders:
                 write_card(folder, stitch_card(folder, thumbnails=thumbnails, command=command))
-            write_card(root, comparison_card(path, thumbnails=thumbnails))
+            write_card(root, shortened(comparison_card(path, thumbnails=thumbnails), places))
         elif (path / CELL).is_file() or (path / STITCH).is_file():
             stage = stage_cell if (path / CELL).is_file() else stage_stitch
             folder = stage(path, root, thumbnails=thumbnails)
@@ -71,9 +72,9 @@ def push(
 
 
 def write_card(folder: Path, text: str) -> None:
-    """Put a card in the place of what was there."""
+    """Put a card in the place of what was there; paths of this machine in its command are shortened."""
     with atomic_file(folder / CARD) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(shortened(text, {}), encoding="utf-8")
 
 
 def repository(repo: str | None) -> str:

@@ -81,17 +81,20 @@ def stage_cell(cell: Path, target: Path, *, thumbnails: bool = False) -> Path:
     return folder
 
 
-def stage_comparison(directory: Path, target: Path, *, thumbnails: bool = False) -> list[Path]:
-    """A comparison with all its cells. Returns the cells' folders."""
+def stage_comparison(
+    directory: Path, target: Path, *, thumbnails: bool = False
+) -> tuple[list[Path], dict[str, str]]:
+    """A comparison with all its cells. Returns the cells' folders, and the paths that were taken out of its config."""
     directory = directory.resolve()
     for name in COMPARISON_FILES:
         for path in (p for p in (directory / name, *(directory / name).rglob("*")) if p.is_file()):
             _copy(path, target / path.relative_to(directory))
-    clean(target)
+    places = clean(target)
     cells = read_json(directory / COMPARISON)["cells"]
-    return [
+    folders = [
         stage_cell(directory.parent / "cells" / name, target, thumbnails=thumbnails) for name in sorted(cells)
     ]
+    return folders, places
 
 
 def _copy_stitch(source: Path, folder: Path, thumbnails: bool) -> None:
@@ -112,10 +115,13 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def clean(folder: Path) -> None:
+def clean(folder: Path) -> dict[str, str]:
     """Take places of this machine out of every text; a manifest whose files changed so is sealed anew.
 
     Of a local checkpoint's path its last part is left, and no secret is.
+
+    Returns:
+        Every path that was a value of its own → what is left of it.
     """
     places: dict[str, str] = {}
     for path in sorted(folder.rglob("*.json")):
@@ -124,16 +130,22 @@ def clean(folder: Path) -> None:
         if after != before:
             write_json(path, after)
     for path in sorted(folder.rglob("*.md")):
-        text = path.read_text(encoding="utf-8")
-        for place in sorted(places, key=len, reverse=True):
-            text = text.replace(place, places[place])
+        text = shortened(path.read_text(encoding="utf-8"), places)
         with atomic_file(path) as temporary:
-            temporary.write_text(hide(_PLACE.sub(r"\1", text)), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     for path in folder.rglob(STITCH):
         manifest = read_json(path)
         for name in [name for name in manifest["files"] if (path.parent / name).is_file()]:
             manifest["files"][name] = fingerprint_file(path.parent / name)
         write_json(path, {**manifest, "seal": seal(manifest)})
+    return places
+
+
+def shortened(text: str, places: Mapping[str, str]) -> str:
+    """A text without paths and secrets: those known, and what looks like one."""
+    for place in sorted(places, key=len, reverse=True):
+        text = text.replace(place, places[place])
+    return hide(_PLACE.sub(r"\1", text))
 
 
 def _without_places(value: Any, places: dict[str, str]) -> Any:
@@ -146,4 +158,4 @@ def _without_places(value: Any, places: dict[str, str]) -> Any:
     if value.startswith(("/", "~/")) and "\n" not in value and len(Path(value).parts) > 1:
         places[value] = Path(value).name
         return Path(value).name
-    return hide(_PLACE.sub(r"\1", value))
+    return shortened(value, {})
