@@ -161,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def find(self, kind: str, name: str, *, content: bool = False) -> Repo | None:
         """The repository, or None when it was refused; `content` is what gated ones keep back."""
-        kind = kind.rstrip("s").strip("/") or "model"
+        kind = kind.strip("/").rstrip("s") or "model"
         given = self.headers.get("Authorization", "")
         if given and given != f"Bearer {TOKEN}":
             self.say(

@@ -284,10 +284,7 @@ def test_a_planted_key_in_what_is_sent_stops_everything(pushed: Pushed, tmp_path
     (cell / "metrics.jsonl").write_text(f'{{"step": 1, "note": "{TOKEN}"}}\n')
     with pytest.raises(UserError, match=r"metrics.jsonl holds the value of HF_TOKEN; nothing was sent"):
         push(cell, "me/leak")
-    assert not any(
-        b"note" in d
-        for d in pushed.hub.repos.get(("model", "me/leak"), before["model", "me/toy"]).files.values()
-    )
+    assert ("model", "me/leak") not in pushed.hub.repos
 
 
 def stitch_of(pushed: Pushed, name: str) -> Path:

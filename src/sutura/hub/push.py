@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 from sutura.compare.grid import CELL
@@ -113,7 +114,10 @@ def _records(path: Path) -> list[Path]:
 def _send(root: Path, repo: str, kept: list[Path], *, about: str) -> str:
     files = [path for path in root.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e6
-    with told(repo, None, write=True):
+    with told(repo, None, write=True), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "It seems that you are about to commit a data file"
+        )  # a ledger is one
         hub_api().upload_folder(repo_id=repo, folder_path=str(root), commit_message=f"sutura: {about}")
     left = (
         f"; {RECORD} stays here, since it holds thumbnails of training pictures (--thumbnails sends it)"

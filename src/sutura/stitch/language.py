@@ -158,12 +158,12 @@ def add_adapter(model: PreTrainedModel, config: LlmConfig, *, seed: int) -> PreT
     return adapted
 
 
-def save_adapter(model: PeftModel, directory: Path, config: LlmConfig) -> None:
-    """Write the adapter in PEFT's own layout; its base is named as the config names it, not by a folder of a cache."""
+def save_adapter(model: PeftModel, directory: Path, config: LlmConfig | None = None) -> None:
+    """Write the adapter in PEFT's own layout; with a config, its base is named as there, not by a folder of a cache."""
     model.save_pretrained(str(directory), safe_serialization=True)
-    settings = read_json(directory / ADAPTER_CONFIG)
-    settings |= {"base_model_name_or_path": config.id, "revision": config.revision}
-    write_json(directory / ADAPTER_CONFIG, settings)
+    if config is not None:
+        named = {"base_model_name_or_path": config.id, "revision": config.revision}
+        write_json(directory / ADAPTER_CONFIG, read_json(directory / ADAPTER_CONFIG) | named)
     readme = directory / "README.md"  # PEFT's card is a template to fill in; ours stands one level up
     readme.unlink(missing_ok=True)
 
