@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sutura.core.errors import UserError
@@ -13,13 +14,14 @@ from sutura.core.log import say
 from sutura.core.secrets import hide
 from sutura.data.sources import VqaSource
 
-_COMMIT = re.compile(r"@([0-9a-f]{40})/")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def hub_rows(source: VqaSource) -> tuple[Any, str | None]:
     """The rows of a Hub set as a `datasets.Dataset`, and the commit they belong to.
 
-    Without a connection the rows come from the cache of `datasets`, if they are there.
+    Without a connection the rows come from the cache of `datasets`, if they are there: those it got last, which are
+    refused where the source names another commit.
 
     Raises:
         UserError: several sets in one source, no such set, subset, split or revision, gated, or out of reach and
@@ -34,7 +36,7 @@ def hub_rows(source: VqaSource) -> tuple[Any, str | None]:
             return _streamed(source, name, commit, source.stream), commit
         pinned: dict[str, Any] = {"revision": commit or source.revision} if commit or source.revision else {}
         rows: Any = load_dataset(name, source.subset, split=source.split, **pinned)
-    return rows, commit or _commit_in(rows)
+    return rows, commit or _from_cache(source, name, rows)
 
 
 def hub_splits(source: VqaSource) -> list[str]:
@@ -88,10 +90,20 @@ class _Rows:
         return (_Rows, (None, self.key))
 
 
-def _commit_in(rows: Any) -> str | None:
-    """The commit that rows from the cache were made of, as `datasets` wrote it down with their sources."""
-    found = {m[1] for source in (rows.info.download_checksums or {}) if (m := _COMMIT.search(str(source)))}
-    return found.pop() if len(found) == 1 else None
+def _from_cache(source: VqaSource, name: str, rows: Any) -> str | None:
+    """The commit of rows from the cache, which `datasets` keeps under its name; said, since a branch may have moved."""
+    places = [Path(file["filename"]).parts for file in rows.cache_files]
+    found = {part for parts in places for part in parts if _COMMIT.fullmatch(part)}
+    commit = found.pop() if len(found) == 1 else None
+    if _COMMIT.fullmatch(source.revision or "") and commit != source.revision:
+        raise UserError(
+            f"{name!r} is wanted at commit {source.revision}, the Hub cannot be reached, and what the cache got last is "
+            f"commit {commit or 'unknown'}. Run once with a connection, or name that one."
+        )
+    say(
+        f"{source.label}: the Hub cannot be reached; rows of {name} at commit {commit or 'unknown'}, from the cache"
+    )
+    return commit
 
 
 @contextmanager
