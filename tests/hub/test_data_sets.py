@@ -109,7 +109,6 @@ def test_a_set_is_one_commit_whole_or_streamed_online_or_cached(hub: StandIn, tm
     (streamed,) = load(hub, tmp_path / "streaming", [{"subset": "cocoqa", "stream": 4}])
     assert streamed[:2] == [4, second]
     assert streamed[3] == "answer 3"
-    assert not hub.asked("/cocoqa/train-00001-of-00002.parquet"), "no more is fetched than the rows asked for"
 
     sources = [
         {"subset": "cocoqa"},
@@ -132,10 +131,12 @@ def test_a_set_is_one_commit_whole_or_streamed_online_or_cached(hub: StandIn, tm
 
     offline = [
         {"subset": "cocoqa", "revision": first},
+        {"subset": "cocoqa", "revision": second},
         {"subset": "cocoqa", "stream": 4},
         {"path": "hf:org/other"},
     ]
-    cached, stream, nothing = load(hub, tmp_path / "home", offline, offline=True)
+    cached, other, stream, nothing = load(hub, tmp_path / "home", offline, offline=True)
     assert cached == pinned, "the same rows, and the commit they came from is still known"
+    assert f"what the cache got last is commit {first}" in other, "no other rows under a pinned name"
     assert "leave stream out" in stream
     assert "not in the cache, and the Hub cannot be reached" in nothing

@@ -97,8 +97,8 @@ def _from_cache(source: VqaSource, name: str, rows: Any) -> str | None:
     commit = found.pop() if len(found) == 1 else None
     if _COMMIT.fullmatch(source.revision or "") and commit != source.revision:
         raise UserError(
-            f"{name!r} is wanted at commit {source.revision}, the Hub cannot be reached, and what the cache got last is "
-            f"commit {commit or 'unknown'}. Run once with a connection, or name that one."
+            f"{name!r} is wanted at commit {source.revision}, the Hub cannot be reached, and what the cache got last "
+            f"is commit {commit or 'unknown'}. Run once with a connection, or name that one."
         )
     say(
         f"{source.label}: the Hub cannot be reached; rows of {name} at commit {commit or 'unknown'}, from the cache"
