@@ -117,9 +117,10 @@ def _projector(path: Path) -> dict[str, Any]:
     """Tensors of a `.pt` file; `weights_only` refuses whatever could run code."""
     import torch
 
+    refused = torch.serialization.pickle.UnpicklingError  # pyright: ignore[reportPrivateImportUsage]
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (torch.serialization.pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (refused, RuntimeError, EOFError, OSError) as error:
         raise UserError(
             f"{path} holds more than tensors, or is damaged; such a file could run code, so nothing was loaded "
             f"({type(error).__name__}). Ask its authors for a plain state dict."
