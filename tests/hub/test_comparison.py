@@ -172,20 +172,16 @@ def test_no_file_and_no_word_holds_a_secret(
 
 def test_no_path_of_this_machine_is_sent_and_the_seals_hold(pushed: Pushed, tmp_path: Path) -> None:
     """Checkpoints in local folders: their last part is left, in every text, and the stitch is whole all the same."""
-    cell = tmp_path / "cells" / "one"
+    cell, place = tmp_path / "cells" / "one", tmp_path / "somebody"
     source = next(p.parent for p in pushed.runs.glob(f"cells/*/{CELL}") if read_json(p)["encoder"] == "vit")
     shutil.copytree(source, cell)
     for path in cell.rglob("*.json"):
-        text = (
-            path.read_text()
-            .replace("hf:org/vit", "/home/somebody/My Models/vit")
-            .replace("org/lm", "~/big/lm")
-        )
+        text = path.read_text().replace("hf:org/vit", f"{place}/My Models/vit").replace("org/lm", "~/big/lm")
         path.write_text(text)
     push(
         cell,
         "me/local",
-        command="sutura stitch --encoder '/home/somebody/My Models/vit' --out /srv/somebody/out",
+        command=f"sutura stitch --encoder '{place}/My Models/vit' --out {place}/out",
     )
     files = pushed.hub.repos["model", "me/local"].files
     for name, content in files.items():
