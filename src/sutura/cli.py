@@ -25,9 +25,13 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Change the preset.")
 ]
 Preset = Annotated[str, typer.Option(help="A shipped preset's name, or a YAML file.")]
+FromHub = Annotated[
+    str | None, typer.Option("--from-hub", metavar="REPO", help="A Hub repository, org/name.")
+]
 Full = Annotated[bool, typer.Option("--full", help="Everything that is known of each row.")]
 Stitches = Annotated[
-    list[Path], typer.Option("--stitch", help="A stitch's directory, or a folder of stitches; several times.")
+    list[Path] | None,
+    typer.Option("--stitch", help="A stitch's directory, or a folder of stitches; several times."),
 ]
 
 Picture = Annotated[str | None, typer.Option(help="The picture: a file or an http(s) URL.")]
@@ -49,6 +53,7 @@ def compare(
         bool, typer.Option(help="Show the resolved config and the cells, run nothing.")
     ] = False,
     no_feature_cache: Annotated[bool, typer.Option(help="Run the encoders live in every step.")] = False,
+    from_hub: FromHub = None,
 ) -> None:
     """Train and evaluate every encoder under one protocol, and write a report."""
     print(f"sutura compare: preset {preset}", file=sys.stderr, flush=True)
@@ -58,9 +63,9 @@ def compare(
     if dry_run:
         typer.echo(dry(config))
         return
-    from sutura.compare.run import run
+    from sutura.hub.run import run
 
-    typer.echo(run(config, command=shlex.join(["sutura", *sys.argv[1:]])))
+    typer.echo(run(config, command=shlex.join(["sutura", *sys.argv[1:]]), from_hub=from_hub))
 
 
 @app.command()
@@ -100,8 +105,9 @@ def stitch(
 
 @app.command(name="eval")
 def evaluate(
-    stitch: Stitches,
     benchmark: Annotated[str, typer.Option(help="A benchmark's name, or local:NAME with data overrides.")],
+    stitch: Stitches = None,
+    from_hub: FromHub = None,
     encoder: Annotated[
         str | None, typer.Option(help="Of the stitches in a folder, this encoder's alone.")
     ] = None,
@@ -114,10 +120,11 @@ def evaluate(
 ) -> None:
     """Score saved stitches on a benchmark, beside the same stitches shown wrong pictures."""
     from sutura.compare.single import evaluate_saved
+    from sutura.hub.pull import given
 
     typer.echo(
         evaluate_saved(
-            stitch,
+            given(stitch, from_hub),
             benchmark,
             overrides or (),
             out=out,
@@ -130,8 +137,9 @@ def evaluate(
 
 @app.command()
 def ask(
-    stitch: Stitches,
+    stitch: Stitches = None,
     question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
+    from_hub: FromHub = None,
     image: Picture = None,
     interactive: Annotated[
         bool, typer.Option(help="Go on asking; :image PATH, :reset and :quit are understood.")
@@ -157,15 +165,17 @@ def ask(
     """Ask trained stitches about a picture, or about a folder of them."""
     from sutura.compare.asking import Options
     from sutura.compare.asking import ask as put
+    from sutura.hub.pull import given
 
     sampling = (temperature, top_p, top_k, seed)
     options = Options(interactive, history, as_json, device, max_new_tokens, *sampling)
-    put(stitch, question, image, options, batch=batch, images=images, out=out)
+    put(given(stitch, from_hub), question, image, options, batch=batch, images=images, out=out)
 
 
 @app.command()
 def describe(
-    stitch: Stitches,
+    stitch: Stitches = None,
+    from_hub: FromHub = None,
     image: Picture = None,
     as_json: AsJson = False,
     device: Device = "auto",
@@ -178,9 +188,10 @@ def describe(
     """A picture in trained stitches' words: no question is needed."""
     from sutura.compare.asking import Options
     from sutura.compare.asking import describe as put
+    from sutura.hub.pull import given
 
     options = Options(False, False, as_json, device, max_new_tokens, temperature, top_p, top_k, seed)
-    put(stitch, image, options)
+    put(given(stitch, from_hub), image, options)
 
 
 @app.command()
@@ -235,6 +246,47 @@ def report(directory: Annotated[Path, typer.Argument(help="runs/<name>, as a com
 
 
 @app.command()
+def push(
+    path: Annotated[Path, typer.Argument(help="A stitch's directory, or runs/<name>.")],
+    repo: Annotated[str | None, typer.Option(help="org/name; HF_REPO_ID by default.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
+    thumbnails: Annotated[
+        bool, typer.Option(help="Also send 16 × 16 thumbnails of the training pictures.")
+    ] = False,
+) -> None:
+    """Send a stitch or a whole comparison to the Hub, with a card."""
+    from sutura.hub.push import push as send
+
+    typer.echo(send(path, repo, private=not public, thumbnails=thumbnails))
+
+
+@app.command()
+def pull(
+    repo: Annotated[str, typer.Argument(help="org/name on the Hub.")],
+    out: Annotated[Path, typer.Option(help="Where to.")] = Path("runs"),
+    encoder: Annotated[str | None, typer.Option(help="This encoder's stitches alone.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+) -> None:
+    """Fetch stitches, or a whole comparison, from the Hub."""
+    from sutura.hub.pull import pull as get
+
+    for path in get(repo, out, encoder=encoder, revision=revision):
+        typer.echo(path)
+
+
+@app.command()
+def export(
+    stitch: Annotated[Path, typer.Argument(help="A stitch's directory.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    layout: Annotated[str, typer.Option(help="llava, or peft: a plain adapter beside a projector.")] = "peft",
+) -> None:
+    """Write a stitch in another program's layout."""
+    from sutura.hub.export import export as write
+
+    typer.echo(write(stitch, out, layout))
+
+
+@app.command()
 def encoders(full: Full = False) -> None:
     """The catalog of encoders: what is known of each, and how it was checked."""
     from sutura.core.tables import show
@@ -286,11 +338,14 @@ def build(
 
 def main() -> None:
     """Entry point. A UserError is printed as a sentence, and the exit code is 2."""
+    from sutura.core.secrets import hide, read_env
+
     try:
         share_out(sys.argv[1:])
+        read_env()
         app()
     except UserError as error:
-        print(f"sutura: {error}", file=sys.stderr)
+        print(f"sutura: {hide(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(

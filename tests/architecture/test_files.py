@@ -11,7 +11,7 @@ from architecture.repository import ROOT, SOURCE, files, place, python_files, te
 LONGEST = 400
 LARGEST_FILE = 5 * 2**20
 LARGEST_ZOO = 25 * 2**20
-ROOMS = ("core", "nn", "losses", "models", "encoders", "stitch", "data", "train", "evals", "compare")
+ROOMS = ("core", "nn", "losses", "models", "encoders", "stitch", "data", "train", "evals", "compare", "hub")
 AT_THE_TOP = (
     "README.md",
     "CONTRIBUTING.md",

@@ -112,7 +112,7 @@ def test_finished_cells_are_not_run_again(
 ) -> None:
     before = finished.read_bytes()
 
-    def refuse(jobs: list[Any], config: CompareConfig) -> None:
+    def refuse(jobs: list[Any], config: CompareConfig, *_: Any) -> None:
         assert not jobs
 
     monkeypatch.setattr(run_module, "run_jobs", refuse)

@@ -25,7 +25,7 @@ def hub_error(kind: Any, status: int = 404) -> Any:
     ("error", "said"),
     [
         (hub_error(errors.GatedRepoError, 403), "gated: accept its terms"),
-        (hub_error(errors.RepositoryNotFoundError), "no repository 'org/name'"),
+        (hub_error(errors.RepositoryNotFoundError), "no model repository 'org/name'"),
         (hub_error(errors.RevisionNotFoundError), "no revision 'v9'"),
         (errors.HFValidationError("bad"), "form org/name"),
         (errors.LocalEntryNotFoundError("gone"), r"not in the local cache.*local folder"),
@@ -46,6 +46,7 @@ def test_every_failure_is_a_sentence(error: Exception, said: str, monkeypatch: p
 def test_the_revision_is_the_commit_the_files_belong_to(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
     asked: dict[str, Any] = {}
 
     def download(repo: str, **options: Any) -> str:
@@ -55,4 +56,5 @@ def test_the_revision_is_the_commit_the_files_belong_to(
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     fetched = fetch.fetch("org/name", patterns=("*.json",))
     assert fetched.revision == "c0ffee"
-    assert asked == {"repo": "org/name", "revision": None, "allow_patterns": ["*.json"]}
+    expected = {"repo": "org/name", "repo_type": "model", "revision": None, "allow_patterns": ["*.json"]}
+    assert asked == {**expected, "ignore_patterns": None, "endpoint": None}

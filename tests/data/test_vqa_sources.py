@@ -367,8 +367,8 @@ def test_hub_sets_are_asked_for_by_name_subset_and_split(monkeypatch, datasets_c
 
     asked = []
 
-    def load_dataset(name, subset, *, split):
-        asked.append((name, subset, split))
+    def load_dataset(name, subset, *, split, **pinned):
+        asked.append((name, subset, split, pinned))
         raise DatasetNotFoundError(f"{name} does not exist")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -376,4 +376,6 @@ def test_hub_sets_are_asked_for_by_name_subset_and_split(monkeypatch, datasets_c
         UserError, match=r"'org/set' \(subset vqav2, split train\) cannot be loaded: org/set does"
     ):
         load_cauldron("hf:org/set", subset="vqav2")
-    assert asked == [("org/set", "vqav2", "train")]
+    with pytest.raises(UserError):
+        load_cauldron("hf:org/set", subset="vqav2", revision="v2")
+    assert asked == [("org/set", "vqav2", "train", {}), ("org/set", "vqav2", "train", {"revision": "v2"})]

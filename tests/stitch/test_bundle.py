@@ -267,7 +267,7 @@ def test_weights_that_do_not_fit_stop_the_load(saved: Path, monkeypatch: pytest.
     """Even where the manifest would agree: strict loading is a check of its own."""
     monkeypatch.setattr("sutura.stitch.bundle.fingerprint_file", lambda path: "same")
     edit(saved, lambda m: m.update(files=dict.fromkeys(m["files"], "same")))
-    monkeypatch.setattr("sutura.stitch.bundle._seal", lambda manifest: manifest.get("seal"))
+    monkeypatch.setattr("sutura.stitch.bundle.seal", lambda manifest: manifest.get("seal"))
     tensors = load_file(saved / "projector.safetensors")
     save_file({k: v for k, v in tensors.items() if k != "fc2.bias"}, saved / "projector.safetensors")
     with pytest.raises(UserError, match=r"projector do not fit: 1 missing \(fc2\.bias\)"):

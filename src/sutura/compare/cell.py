@@ -140,6 +140,7 @@ def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report:
             card = stitch.card() + (REMEMBERED if beside else "")
             stitch.save(work / STITCH_FOLDER, card=card, extra={"cell": cell.hash}, beside=beside)
         facts = _facts(cell, config, stitch, result, answers, seconds, len(rows), set_aside, peak)
+        facts["revisions"] = _revisions(stitch, inputs)
         write_json(work / CELL, facts)
         for checkpoint in checkpoints_in(work):
             shutil.rmtree(checkpoint)
@@ -289,6 +290,16 @@ def _swapped(patches: Patches, data: VqaData, seed: int) -> Patches:
     """Every picture replaced by another of the same benchmark."""
     wrong = derangement(sorted({picture.image_id for picture in data.pictures}), seed)
     return lambda names: patches([wrong[name] for name in names])
+
+
+def _revisions(stitch: Stitch, inputs: Inputs) -> dict[str, Any]:
+    """Commits on the Hub of what the cell was made from; None for what lay on this machine."""
+    sets = {"train": inputs.train, **inputs.tests}
+    return {
+        "encoder": stitch.encoder_facts.get("revision"),
+        "llm": stitch.llm_revision,
+        "data": {name: data.revision for name, data in sets.items()},
+    }
 
 
 def _facts(

@@ -137,6 +137,22 @@ class Engine(Section):
     shard: Literal["none", "fsdp"] = "none"
 
 
+class HubSettings(Section):
+    """Sending results to the Hub while they are made.
+
+    Args:
+        push: send every cell when it is finished, and the whole with its card at the end.
+        repo: "org/name"; HF_REPO_ID of the environment or of `.env` by default.
+        private: of a repository that is made now; a public one is refused while this is set.
+        thumbnails: also send what a stitch remembers of its training pictures, 16 × 16 thumbnails included.
+    """
+
+    push: bool = False
+    repo: str | None = None
+    private: bool = True
+    thumbnails: bool = False
+
+
 class CompareConfig(Section):
     """A whole comparison. Editable as Python data, as YAML, and with `section.key=value` on the command line.
 
@@ -158,6 +174,7 @@ class CompareConfig(Section):
     features: FeatureSettings = FeatureSettings()
     engine: Engine = Engine()
     track: TrackConfig = TrackConfig()
+    hub: HubSettings = HubSettings()
     remarks: tuple[str, ...] = ()
     runs: str = "runs"
 

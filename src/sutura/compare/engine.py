@@ -49,10 +49,13 @@ class Job:
     inputs: Inputs
 
 
-def run_jobs(jobs: Sequence[Job], config: CompareConfig) -> None:
+def run_jobs(
+    jobs: Sequence[Job], config: CompareConfig, on_cell: Callable[[Cell], None] | None = None
+) -> None:
     """Run every job; the first one that fails stops the rest, and what is finished stays finished.
 
-    A cell that another process is at work on goes to the end of the queue and is waited for there.
+    A cell that another process is at work on goes to the end of the queue and is waited for there. `on_cell` is told
+    of each cell when it is done, in this process.
     """
     if not jobs:
         return
@@ -63,12 +66,18 @@ def run_jobs(jobs: Sequence[Job], config: CompareConfig) -> None:
         overall = bars.add_task("cells", total=len(jobs), note="")
         if workers == 0:
             set_threads(config.engine.threads)
-            _run_here(jobs, config, bars, overall)
+            _run_here(jobs, config, bars, overall, on_cell)
         else:
-            _run_pool(jobs, config, workers, threads, bars, overall)
+            _run_pool(jobs, config, workers, threads, bars, overall, on_cell)
 
 
-def _run_here(jobs: Sequence[Job], config: CompareConfig, bars: Any, overall: Any) -> None:
+def _run_here(
+    jobs: Sequence[Job],
+    config: CompareConfig,
+    bars: Any,
+    overall: Any,
+    on_cell: Callable[[Cell], None] | None,
+) -> None:
     waiting = deque((job, False) for job in jobs)
     while waiting:
         job, wait = waiting.popleft()
@@ -82,13 +91,21 @@ def _run_here(jobs: Sequence[Job], config: CompareConfig, bars: Any, overall: An
         if done:
             bars.advance(overall)
             _tell(job, bars, overall)
+            if on_cell is not None:
+                on_cell(job.cell)
         else:
             _tell_busy(job)
             waiting.append((job, True))
 
 
 def _run_pool(
-    jobs: Sequence[Job], config: CompareConfig, workers: int, threads: int | None, bars: Any, overall: Any
+    jobs: Sequence[Job],
+    config: CompareConfig,
+    workers: int,
+    threads: int | None,
+    bars: Any,
+    overall: Any,
+    on_cell: Callable[[Cell], None] | None,
 ) -> None:
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
@@ -118,6 +135,8 @@ def _run_pool(
                         bars.remove_task(task)
                     bars.advance(overall)
                     _tell(job, bars, overall)
+                    if on_cell is not None:
+                        on_cell(job.cell)
         except BaseException:
             alive = list((pool._processes or {}).values())  # shutdown forgets them
             pool.shutdown(wait=False, cancel_futures=True)

@@ -140,6 +140,10 @@ def notes_of(notes: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> di
         remarks.append(
             f"{skipped} training steps had a loss or gradient that was not finite and were skipped."
         )
+    hubs = [cell["from_hub"] for cell in cells if cell.get("from_hub")]
+    for repo, commit in sorted({(hub["repo"], hub["revision"]) for hub in hubs}):
+        count = sum(hub["repo"] == repo and hub["revision"] == commit for hub in hubs)
+        remarks.append(f"{count} cells were not computed here but taken from {repo} at commit {commit}.")
     places = {fingerprint([cell.get("versions"), cell.get("machine")]) for cell in cells}
     if len(places) > 1:
         remarks.append(

@@ -97,10 +97,11 @@ def standings_of(
 ) -> list[Standing]:
     """One standing a benchmark, in the order the ledgers have them."""
     names = frame["benchmark"].unique(maintain_order=True).to_list()
-    return [stand(frame, facts, name, _headline(name, metrics)) for name in names]
+    return [stand(frame, facts, name, headline(name, metrics)) for name in names]
 
 
-def _headline(benchmark: str, metrics: Mapping[str, str]) -> str:
+def headline(benchmark: str, metrics: Mapping[str, str]) -> str:
+    """The score column a benchmark is judged by: as given, else its row's, else exact match."""
     if benchmark in metrics:
         return metrics[benchmark]
     return BENCHMARKS.get(benchmark).metric if benchmark in BENCHMARKS else "exact"

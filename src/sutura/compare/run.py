@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +47,11 @@ class Eyes:
     encoder: VisionEncoder | None
 
 
-def run(config: CompareConfig, *, command: str = "") -> Path:
-    """Data, overlap, features, cells, report. See `sutura.compare.compare`."""
+def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], None] | None = None) -> Path:
+    """Data, overlap, features, cells, report. See `sutura.compare.compare`.
+
+    `on_cell` is told of every cell that was computed now, when its directory is whole.
+    """
     began, team = time.perf_counter(), here()
     check_trackers(config.track.to)
     data, record, remembered = prepare(config)
@@ -66,7 +69,7 @@ def run(config: CompareConfig, *, command: str = "") -> Path:
     say(
         f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate"
     )
-    run_jobs([make_job(cell, config, data, by_name, remembered) for cell in missing], config)
+    run_jobs([make_job(cell, config, data, by_name, remembered) for cell in missing], config, on_cell)
     notes = {"overlap": overlaps, "unread": unread.counts, "rates": sweep.facts()}
     path = team.from_first(lambda: finish(config, cells, data, notes, command))
     say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")

@@ -20,6 +20,7 @@ from rich.progress import (
 
 from sutura.core.checkpoint import atomic_file
 from sutura.core.processes import launched
+from sutura.core.secrets import hide
 
 #: Of several processes of one run, the first speaks for all.
 console = Console(stderr=True, highlight=False, quiet=launched() and os.environ["RANK"] != "0")
@@ -27,7 +28,7 @@ console = Console(stderr=True, highlight=False, quiet=launched() and os.environ[
 
 def say(message: str) -> None:
     """One line for the person watching; goes to stderr so that stdout stays data."""
-    console.print(message, markup=False)
+    console.print(hide(message), markup=False)
 
 
 def progress_bars() -> Progress:

@@ -7,6 +7,7 @@ schema is that of the set HuggingFaceM4/the_cauldron.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,7 @@ def load_cauldron(source: VqaSource) -> VqaData:
     texts = needed(source, "texts", table.columns, "texts")
     aside = SetAside()
     entries = list(_entries(source, table, images, texts, aside))
-    return gather(source, entries, also=aside)
+    return replace(gather(source, entries, also=aside), revision=table.revision)
 
 
 def _entries(source: VqaSource, table: Table, images: str, texts: str, aside: SetAside) -> Iterator[Entry]:

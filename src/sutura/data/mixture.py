@@ -43,7 +43,7 @@ def load_mixture(source: VqaSource, load: Callable[[VqaSource], VqaData]) -> Vqa
     for part in parts:
         aside.include(part.set_aside, f"{part.name}: ")
         converted.include(part.converted, f"{part.name}: ")
-    return make_data(
+    mixed = make_data(
         source.label,
         source.split,
         [renamed[p][i] for p, i in order],
@@ -51,6 +51,8 @@ def load_mixture(source: VqaSource, load: Callable[[VqaSource], VqaData]) -> Vqa
         set_aside=aside,
         converted=converted,
     )
+    commits = [f"{part.name} {part.revision}" for part in parts if part.revision]
+    return replace(mixed, revision=", ".join(commits) or None)
 
 
 def interleave(

@@ -58,6 +58,11 @@ def hub_path(path: str) -> str:
     return f"hf:{path}" if named and not Path(path).expanduser().exists() else path
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether a name has the form organisation/name and no file here is called so."""
+    return bool(_HUB_NAME.fullmatch(name)) and not Path(name).expanduser().exists()
+
+
 def name_at(path: str) -> str:
     """What reports call a set that nobody named: its folder or its Hub name; a file's folder."""
     place = Path(path.removeprefix("hf:"))

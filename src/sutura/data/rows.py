@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def load_parquet(source: VqaSource) -> VqaData:
         turns=lambda row: columns.turns(partial(table.value, row)),
         word="row",
     )
-    return gather(source, entries)
+    return replace(gather(source, entries), revision=table.revision)
 
 
 def load_jsonl(source: VqaSource) -> VqaData:

@@ -143,6 +143,7 @@ class VqaData:
         fingerprint: of pictures, ids, questions and answers.
         pictures_fingerprint: of the pictures alone; what a cache of picture features is keyed by.
         converted: pictures that were changed on decoding ("CMYK", "alpha", "16-bit", "animated" …).
+        revision: commits on the Hub that the rows came from; None for local files.
     """
 
     name: str
@@ -152,6 +153,7 @@ class VqaData:
     fingerprint: str
     pictures_fingerprint: str
     converted: SetAside = field(default_factory=SetAside)
+    revision: str | None = None
 
     @property
     def samples(self) -> list[Sample]:

@@ -23,6 +23,8 @@ class VqaSource(Section):
         name: shown in reports; made from the path where it is not given.
         path: file, files or folder; `hf:organisation/name` for the Hub.
         subset: the configuration of a Hub set (`vqav2` of the_cauldron).
+        revision: branch, tag or commit of a Hub set; the commit it stood for is recorded with every cell.
+        stream: of a Hub set, read so many of its first rows over the network and download no more of it.
         split: which split; for the built-in world, which of its splits.
         columns: our name → the file's column (`image`, `question`, `answers`, `image_id`, `item_id`,
             `question_type`, `choices`, or `conversation` for a column of whole dialogues; for the_cauldron's schema
@@ -55,6 +57,8 @@ class VqaSource(Section):
     name: str | None = None
     path: str | tuple[str, ...] | None = None
     subset: str | None = None
+    revision: str | None = None
+    stream: int | None = Field(default=None, ge=1)
     split: str = "train"
     columns: dict[str, str] = Field(default_factory=dict)
     image_folder: str | None = None

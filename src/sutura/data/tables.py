@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sutura.core.errors import UserError
+from sutura.data.hub_sets import hub_rows, hub_splits
 from sutura.data.images import BadPicture, read_file
 from sutura.data.samples import BytesPicture, FilePicture, Picture
 from sutura.data.sources import VqaSource
@@ -24,12 +25,13 @@ class Table:
     Args:
         rows: a `datasets.Dataset`.
         folder: what picture paths in the table are relative to.
+        revision: the commit on the Hub that the rows came from.
     """
 
-    def __init__(self, rows: Any, folder: Path) -> None:
+    def __init__(self, rows: Any, folder: Path, revision: str | None = None) -> None:
         self._rows = rows.with_format("arrow")
         self._views: dict[str, Any] = {}
-        self.folder = folder
+        self.folder, self.revision = folder, revision
         self.columns: list[str] = list(rows.column_names)
 
     def __len__(self) -> int:
@@ -112,7 +114,8 @@ def open_table(source: VqaSource) -> Table:
     """
     paths = source.paths
     if any(path.startswith("hf:") for path in paths):
-        return Table(_first(source, _from_hub(source)), Path())
+        rows, commit = hub_rows(source)
+        return Table(_first(source, rows), Path(), commit)
     files: list[Path] = []
     for text in paths:
         path = Path(text).expanduser()
@@ -141,7 +144,7 @@ def splits_of(source: VqaSource) -> list[str]:
         UserError: nothing there, or the Hub cannot be asked.
     """
     if source.paths[0].startswith("hf:"):
-        return _hub_splits(source)
+        return hub_splits(source)
     path = Path(source.paths[0]).expanduser()
     if (path / "dataset_dict.json").exists():
         from datasets import load_from_disk
@@ -150,19 +153,6 @@ def splits_of(source: VqaSource) -> list[str]:
     if (path / "dataset_info.json").exists():
         return []
     return sorted({_named_split(file) for file in path.rglob("*.parquet")})
-
-
-def _hub_splits(source: VqaSource) -> list[str]:
-    from datasets import get_dataset_split_names
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError
-
-    name = source.paths[0].removeprefix("hf:")
-    try:
-        return list(get_dataset_split_names(name, source.subset))
-    except (DatasetsError, HfHubHTTPError, ConnectionError, FileNotFoundError, ValueError) as error:
-        text = str(error).strip().splitlines()[0]
-        raise UserError(f"The Hub set {name!r} (subset {source.subset}) cannot be asked: {text}") from None
 
 
 def _parquet(files: list[Path]) -> Any:
@@ -191,24 +181,6 @@ def _saved(source: VqaSource, path: Path) -> Any:
             f"{source.label!r} has no split {source.split!r}; it has {', '.join(map(str, rows))}."
         )
     return rows[source.split]
-
-
-def _from_hub(source: VqaSource) -> Any:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError
-
-    given, *others = source.paths
-    if others:
-        raise UserError(f"{source.label!r}: one Hub set a source; join several with source: mixture.")
-    name = given.removeprefix("hf:")
-    try:
-        return load_dataset(name, source.subset, split=source.split)
-    except (DatasetsError, HfHubHTTPError, ConnectionError, FileNotFoundError, ValueError) as error:
-        text = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"The Hub set {name!r} (subset {source.subset}, split {source.split}) cannot be loaded: {text}"
-        ) from None
 
 
 def _of_split(source: VqaSource, folder: Path) -> list[Path]:

@@ -34,6 +34,7 @@ from sutura.stitch.language import (
     load_adapter,
     load_language_model,
     load_tokenizer,
+    place_of,
     save_adapter,
 )
 from sutura.stitch.model import StitchModel, describe_parts
@@ -41,6 +42,7 @@ from sutura.stitch.pack import Row
 from sutura.stitch.projector import ProjectorConfig, build_projector
 from sutura.stitch.prompt import PromptBuilder, PromptConfig
 from sutura.stitch.sampling import GREEDY, Sampling
+from sutura.stitch.seal import seal
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,6 +88,7 @@ class Stitch:
         encoder_trained: whether its weights were trained along, and so belong to what is saved.
         trained_with: `turns`, how the questions of a picture were laid out, and `description`, the request its
             descriptions answered or None; empty where that was not recorded.
+        llm_revision: the language model's commit on the Hub; None for a local one.
     """
 
     config: StitchConfig
@@ -96,6 +99,7 @@ class Stitch:
     encoder: VisionEncoder | None = None
     encoder_trained: bool = False
     trained_with: dict[str, Any] = field(default_factory=dict)
+    llm_revision: str | None = None
 
     @property
     def blind(self) -> bool:
@@ -237,7 +241,7 @@ class Stitch:
             if self.model.projector is not None:
                 save_tensors(folder / PROJECTOR, self.model.projector.state_dict())
             if self.config.llm.train == "lora":
-                save_adapter(self.model.lm, folder / ADAPTER)
+                save_adapter(self.model.lm, folder / ADAPTER, self.config.llm)
             elif self.config.llm.train == "full":
                 save_tensors(folder / LLM, self.model.lm.state_dict())
             if self.encoder_trained and self.encoder is not None:
@@ -254,11 +258,12 @@ class Stitch:
                 "encoder": self.encoder_facts,
                 "llm_fingerprint": self.llm_fingerprint,
                 "trained_with": self.trained_with,
+                "llm_revision": self.llm_revision,
                 **(extra or {}),
                 "files": {p.relative_to(folder).as_posix(): fingerprint_file(p) for p in written},
                 "optional": sorted(beside or {}),
             }
-            write_json(folder / STITCH, {**content, "seal": _seal(content)})
+            write_json(folder / STITCH, {**content, "seal": seal(content)})
 
     def card(self) -> str:
         """Facts about the stitch, for its README."""
@@ -292,8 +297,10 @@ def build_stitch(config: StitchConfig, encoder_facts: Mapping[str, Any] | None =
     """
     if (config.encoder is None) != (encoder_facts is None):
         raise UserError("A stitch with an encoder needs its facts, a blind one has none.")
-    tokenizer = load_tokenizer(config.llm)
-    lm, weights = load_language_model(config.llm)
+    _, commit = place_of(config.llm)
+    llm = config.llm.model_copy(update={"revision": commit}) if commit else config.llm
+    tokenizer = load_tokenizer(llm)
+    lm, weights = load_language_model(llm)
     stops = lm.generation_config.eos_token_id if lm.generation_config is not None else None
     extra = [stops] if isinstance(stops, int) else list(stops or ())
     prompt = PromptBuilder(tokenizer, config.prompt, tuple(extra))
@@ -308,14 +315,14 @@ def build_stitch(config: StitchConfig, encoder_facts: Mapping[str, Any] | None =
         projector = build_projector(config.projector, encoder_facts["width"], width, seed=config.seed)
     model = StitchModel(add_adapter(lm, config.llm, seed=config.seed), projector)
     identity = fingerprint([weights, prompt.fingerprint()])
-    return Stitch(config, model.eval(), prompt, dict(encoder_facts or {}), identity)
+    return Stitch(config, model.eval(), prompt, dict(encoder_facts or {}), identity, llm_revision=commit)
 
 
 def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = True) -> Stitch:
     """A saved stitch, every file checked against the manifest before anything is built.
 
     Args:
-        directory: as `Stitch.save` wrote it.
+        directory: as `Stitch.save` wrote it, or a folder of the earlier study that `stitch/published.py` names.
         device: where to run.
         encoder: load and attach the encoder too; without it the stitch answers from cached patches only.
 
@@ -323,7 +330,11 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
         UserError: a file missing, changed or of another format, an encoder or language model that is not the
             one trained with, or weights that do not fit.
     """
+    from sutura.stitch.published import is_published, load_published
+
     folder = Path(directory)
+    if is_published(folder):
+        return load_published(folder, device=device, encoder=encoder)
     if not (folder / STITCH).is_file():
         raise UserError(
             f"{folder} is no stitch: it holds no {STITCH}. Give the directory `sutura stitch` wrote."
@@ -331,7 +342,7 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
     manifest = read_json(folder / STITCH)
     if manifest.get("format") != FORMAT:
         raise UserError(f"{folder} has stitch format {manifest.get('format')}; this version reads {FORMAT}.")
-    if manifest.get("seal") != _seal(manifest):
+    if manifest.get("seal") != seal(manifest):
         raise UserError(f"{folder / STITCH} is not as it was saved (its seal differs). Nothing was loaded.")
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file():
@@ -342,7 +353,7 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
             raise UserError(
                 f"{folder / name} is not the file that was saved (fingerprint differs). Nothing was loaded."
             )
-    config = parse(StitchConfig, manifest["config"], where=str(folder / STITCH))
+    config = _pinned(parse(StitchConfig, manifest["config"], where=str(folder / STITCH)), manifest)
     stitch = build_stitch(config, manifest["encoder"] or None)
     if stitch.llm_fingerprint != manifest["llm_fingerprint"]:
         raise UserError(
@@ -376,9 +387,12 @@ def _attach_saved(stitch: Stitch, folder: Path, *, trained: bool) -> None:
     encoder.to(stitch.model.device)
 
 
-def _seal(manifest: Mapping[str, Any]) -> str:
-    """Fingerprint of a manifest. Where the parts lie may change; what they are has its own fingerprints."""
-    config = dict(manifest.get("config") or {})
-    for part in ("encoder", "llm"):
-        config[part] = {key: value for key, value in (config.get(part) or {}).items() if key != "id"}
-    return fingerprint({**{key: value for key, value in manifest.items() if key != "seal"}, "config": config})
+def _pinned(config: StitchConfig, manifest: Mapping[str, Any]) -> StitchConfig:
+    """The config with the commits that were trained on, where it names none itself: a branch may have moved since."""
+    facts, changes = manifest["encoder"], {}
+    if config.llm.revision is None and manifest.get("llm_revision"):
+        changes["llm"] = config.llm.model_copy(update={"revision": manifest["llm_revision"]})
+    row = config.encoder
+    if row is not None and row.revision is None and facts.get("id") == row.id:
+        changes["encoder"] = row.model_copy(update={"revision": facts.get("revision")})
+    return config.model_copy(update=changes)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from sutura.core.checkpoint import load_tensors
+from sutura.core.checkpoint import load_tensors, read_json, write_json
 from sutura.core.errors import UserError
+from sutura.core.fetch import Fetched, fetch
 from sutura.core.hashing import fingerprint_tensors
 from sutura.core.runtime import pick_dtype, seed_everything
 from sutura.stitch.config import LlmConfig
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 ATTENTION = ("sdpa", "eager")
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+#: What of a Hub repository is a language model with its tokenizer.
+FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+#: Of those, copies for other programs.
+OTHER_FILES = ("*/*", "consolidated*")
 
 
 def load_tokenizer(config: LlmConfig) -> PreTrainedTokenizerBase:
@@ -29,16 +34,14 @@ def load_tokenizer(config: LlmConfig) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    place = locate(config.id)
+    place, _ = place_of(config)
     try:
-        saved = get_tokenizer_config(place, revision=config.revision)
+        saved = get_tokenizer_config(place)
         # AutoTokenizer puts the architecture's own splitting rules in the place of those in tokenizer.json
         # (for Qwen2, for one): text would be cut into other tokens than the model was trained on.
         generic = saved.get("tokenizer_class") in GENERIC_TOKENIZERS and "auto_map" not in saved
         kind: Any = PreTrainedTokenizerFast if generic else AutoTokenizer
-        return kind.from_pretrained(
-            place, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
+        return kind.from_pretrained(place, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(
             f"No tokenizer could be loaded for language model {config.id!r}: {_first(error)}"
@@ -60,8 +63,7 @@ def load_language_model(config: LlmConfig) -> tuple[PreTrainedModel, str]:
     dtype = torch.float32 if config.train == "full" else pick_dtype(config.dtype)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            locate(config.id),
-            revision=config.revision,
+            place_of(config)[0],
             dtype=dtype,
             attn_implementation=config.attention,
             use_safetensors=True,
@@ -156,9 +158,12 @@ def add_adapter(model: PreTrainedModel, config: LlmConfig, *, seed: int) -> PreT
     return adapted
 
 
-def save_adapter(model: PeftModel, directory: Path) -> None:
-    """Write the adapter in PEFT's own layout."""
+def save_adapter(model: PeftModel, directory: Path, config: LlmConfig | None = None) -> None:
+    """Write the adapter in PEFT's own layout; with a config, its base is named as there, not by a folder of a cache."""
     model.save_pretrained(str(directory), safe_serialization=True)
+    if config is not None:
+        named = {"base_model_name_or_path": config.id, "revision": config.revision}
+        write_json(directory / ADAPTER_CONFIG, read_json(directory / ADAPTER_CONFIG) | named)
     readme = directory / "README.md"  # PEFT's card is a template to fill in; ours stands one level up
     readme.unlink(missing_ok=True)
 
@@ -184,6 +189,19 @@ def load_adapter(model: PeftModel, directory: Path) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:  # in the precision it was trained in, so that it answers as it did
             parameter.data = parameter.data.to(next(iter(saved.values())).dtype)
+
+
+def place_of(config: LlmConfig) -> tuple[str, str | None]:
+    """The folder of a language model, downloaded where it is the Hub's, and its commit there (else None)."""
+    place = locate(config.id)
+    if Path(place).expanduser().is_dir():
+        return str(Path(place).expanduser()), None
+    patterns = (*FILES, "*.py") if config.trust_remote_code else FILES
+    try:
+        found: Fetched = fetch(place, revision=config.revision, patterns=patterns, ignore=OTHER_FILES)
+    except UserError as error:
+        raise UserError(f"Language model {config.id!r} could not be loaded: {error}") from None
+    return str(found.folder), found.revision
 
 
 def locate(identifier: str) -> str:
