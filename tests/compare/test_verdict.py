@@ -8,7 +8,7 @@ import pytest
 
 from sutura.compare.scores import Arm
 from sutura.compare.standing import Standing, stand
-from sutura.compare.statistics import COVERAGE_FOUND
+from sutura.compare.statistics import COVERAGE_FOUND, paired
 from sutura.compare.verdict import verdict
 
 Synthetic = Callable[..., pl.DataFrame]
@@ -64,6 +64,18 @@ def test_the_floor_is_the_best_of_blind_and_majority(synthetic: Synthetic) -> No
         assert standing.above_floor[CLIP].b == high
         assert not standing.clears_floor(CLIP)
         assert verdict(standing)[0].startswith("No encoder clears")
+
+
+def test_the_floor_shown_is_the_near_one_and_the_p_value_that_of_the_least_certain(
+    synthetic: Synthetic,
+) -> None:
+    """Three seeds that differ little from the blind runs and much from a fixed guess: 57 points above were shown."""
+    standing = stand(synthetic({CLIP: 0.6, BLIND: 0.4, MAJORITY: 0.05}, pictures=150, seeds=range(3)), FACTS)
+    gap = standing.above_floor[CLIP]
+    each = [paired(standing.scores, CLIP, floor) for floor in standing.floors]
+    assert gap.b == BLIND
+    assert gap.difference == pytest.approx(0.2, abs=0.06)
+    assert gap.p == max(one.p for one in each if one.p is not None)
 
 
 def test_being_significantly_below_the_floor_does_not_clear_it(synthetic: Synthetic) -> None:

@@ -143,8 +143,8 @@ def _benchmark_lines(
     excluded = max(estimate.excluded for estimate in standing.estimates.values())
     lines += [
         f"Headline metric: {metric}. Intervals are at 95 %, clustered by picture and, with several seeds, "
-        "over training seeds too. *Above the floor* is the paired difference to the control it is least "
-        "clearly above; * marks p < 0.05 after Holm's correction."
+        "over training seeds too. *Above the floor* is the paired difference to the control whose lower bound is "
+        "lowest; * marks p < 0.05 against every control, after Holm's correction."
         + (f" {excluded} items to which the metric does not apply are left out." if excluded else ""),
         "",
         _table(directory, f"{slug}-accuracy", accuracy_table(standing, facts)),

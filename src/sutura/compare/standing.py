@@ -5,8 +5,9 @@ Numbers only; `verdict` puts them into words and `tables` and `plots` show them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -31,8 +32,8 @@ class Standing:
         floors: arms that saw no picture, best first.
         ceiling: the arm that read a description instead, where there is one.
         pairs: every pair of `encoders`, the better one first; Holm-adjusted over all pairs.
-        above_floor: for every encoder, trained or not, its difference to the floor it is least clearly above;
-            Holm-adjusted over the encoders.
+        above_floor: for every encoder, trained or not, its difference to the floor with the lowest lower bound, and
+            the largest p-value over all floors; Holm-adjusted over the encoders.
         right_picture: for every encoder, right picture minus wrong picture; Holm-adjusted.
         above_untrained: for every trained encoder, its difference to the best untrained one; Holm-adjusted.
     """
@@ -120,7 +121,13 @@ def _by_first(pairs: dict[tuple[Arm, Arm], Difference]) -> dict[Arm, Difference]
 
 
 def _above_floor(scores: Scores, arms: tuple[Arm, ...], floors: tuple[Arm, ...]) -> dict[Arm, Difference]:
-    """Each encoder against the floor it clears least: above all of them means above that one."""
+    """Each encoder against the floor it may be nearest to; above all of them means above the least certain one.
+
+    The difference and its interval are those of the floor with the lowest lower bound. Its p-value is the largest
+    over all floors, which is the test of being above every one of them.
+
+    Source: intersection-union test, Berger 1982, Technometrics 24.
+    """
     if not floors:
         return {}
     nearest = []
@@ -128,5 +135,13 @@ def _above_floor(scores: Scores, arms: tuple[Arm, ...], floors: tuple[Arm, ...])
         own = Arm(arm.encoder, "blind")
         rivals = [f for f in floors if f.condition != "blind" or own not in floors or f == own]
         gaps = [paired(scores, arm, floor) for floor in rivals]
-        nearest.append(max(gaps, key=lambda gap: (gap.difference <= 0, gap.p or 0.0, -gap.difference)))
+        gap = min(gaps, key=_certainly_above)
+        known = [one.p for one in gaps if one.p is not None]
+        nearest.append(replace(gap, p=max(known)) if gap.difference > 0 and known else gap)
     return {gap.a: gap for gap in holm(nearest)}
+
+
+def _certainly_above(gap: Difference) -> tuple[bool, float, float]:
+    """Sorts differences by what they are at least; those below zero first."""
+    least = -math.inf if gap.low is None else gap.low
+    return gap.difference > 0, least, gap.difference

@@ -261,7 +261,7 @@ def _skill_lines(
         "",
         "Points are differences to the highest. A difference is *shown* when p < 0.05 after Holm's correction over "
         "the pairs of encoders within the skill; there is no further correction over the skills. *Above the floor* "
-        "is the paired difference to the floor that is least clearly below; * marks p < 0.05.",
+        "is the paired difference to the floor whose lower bound is lowest; * marks p < 0.05 against every floor.",
         "",
         families_table(families, standing).markdown(),
         "",
