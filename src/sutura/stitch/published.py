@@ -17,9 +17,10 @@ from sutura.core.runtime import pick_device
 from sutura.encoders.config import EncoderConfig
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch
 from sutura.stitch.config import LlmConfig, PromptConfig
+from sutura.stitch.folder import CONFIG, PROJECTOR
 from sutura.stitch.language import ADAPTER_CONFIG, load_adapter
 
-CONFIG, PROJECTOR, ADAPTER, LOSSES = "config.json", "projector.pt", "lora_adapter", "loss_history.json"
+ADAPTER, LOSSES = "lora_adapter", "loss_history.json"
 #: The files that make a folder one of these, as patterns for a download.
 FILES = (CONFIG, PROJECTOR, LOSSES, f"{ADAPTER}/*.json", f"{ADAPTER}/*.safetensors")
 #: Settings of a PEFT adapter that change what it computes, and their values in a plain one.
@@ -34,11 +35,6 @@ _PLAIN: dict[str, Any] = {
     "rank_pattern": {},
     "alpha_pattern": {},
 }
-
-
-def is_published(folder: Path) -> bool:
-    """Whether a folder is in that layout."""
-    return (folder / CONFIG).is_file() and (folder / PROJECTOR).is_file()
 
 
 def load_published(folder: Path, *, device: str = "auto", encoder: bool = True) -> Stitch:
