@@ -66,7 +66,9 @@ def test_a_minimum_beside_an_end_that_is_no_token_of_the_tokenizer() -> None:
     """Fault: a generation config names an end beyond the tokenizer's vocabulary, and decoding ends in an IndexError."""
     plain = tiny_tokenizer()
     prompt = PromptBuilder(plain, extra_stop_ids=(PromptBuilder(plain).vocabulary + 3,))
-    model = StitchModel(awaken(add_adapter(tiny_lm(seed=1), LlmConfig(rank=4), seed=0)), tiny_projector()).eval()
+    model = StitchModel(
+        awaken(add_adapter(tiny_lm(seed=1), LlmConfig(rank=4), seed=0)), tiny_projector()
+    ).eval()
     rows = [Row(0, (prompt.turn("a", "How many?"),))]
     drawn = Sampling(temperature=1.0, seed=3)
     visual = model.project(tiny_patches(1))

@@ -187,7 +187,8 @@ def _check_ledger(source: Path, facts: Mapping[str, Any], what: str) -> None:
     ):
         if strange := set(frame[column].unique()) - allowed:
             raise UserError(
-                f"{what} holds rows of {column} {min(map(str, strange))}, which is not the cell's. Nothing more was taken."
+                f"{what} holds rows of {column} {min(map(str, strange))}, which is not the cell's. "
+                "Nothing more was taken."
             )
     for row in frame.iter_rows(named=True):
         due = score(row["prediction"], row["references"])
