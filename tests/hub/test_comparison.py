@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import yaml
 from PIL import Image
 
-from hub.checkpoints import save_parts
-from hub.instead import instead_of_the_hub, unplugged
-from hub.stand_in import TOKEN, Fault, StandIn
-from sutura.cli import main
+from hub.instead import unplugged
+from hub.pushed import WANDB, Pushed, run_and_sent, stitch_of, sutura
+from hub.stand_in import TOKEN, Fault
 from sutura.compare.grid import CELL, LEDGER
 from sutura.compare.publish import report
-from sutura.core.checkpoint import load_tensors, read_json, write_json
+from sutura.core.checkpoint import load_tensors, read_json
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_file
 from sutura.evals.training_record import RECORD
@@ -34,72 +28,12 @@ from sutura.stitch.config import LlmConfig
 from sutura.stitch.language import place_of
 from sutura.stitch.seal import seal
 
-WANDB = "wandb0planted0key0000000000000000000000"
-SETTINGS = {
-    "name": "toy",
-    "encoders": [{"id": "hf:org/vit", "name": "vit"}, {"id": "hf:org/clip", "name": "clip"}],
-    "llm": {"id": "org/lm", "rank": 4},
-    "data": {
-        "train": {"source": "world", "split": "train", "limit": 8, "questions_per_picture": 2},
-        "test": [{"benchmark": "world/test", "data": {"limit": 4, "questions_per_picture": 2}}],
-    },
-    "feed": {"batch": 8, "micro_batch": 8},
-    "optim": {"lr": 0.003, "warmup": 1},
-    "evaluate": {"max_new_tokens": 3},
-    "controls": {"untrained": None, "text_ceiling": False},
-    "seeds": [0],
-    "hub": {"push": True, "repo": "me/toy"},
-}
-
-
-@dataclass
-class Pushed:
-    """A comparison that was run with hub.push, and where it lies."""
-
-    hub: StandIn
-    home: Path
-    said: str
-
-    @property
-    def runs(self) -> Path:
-        return self.home / "runs"
-
-
-def sutura(*arguments: str) -> int:
-    """The program itself, in this process; its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["sutura", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-    return int(left.value.code or 0)
-
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
-    """One run for the whole module: the keys come from `.env`, the checkpoints from the stand-in."""
-    home = tmp_path_factory.mktemp("home")
-    parts = save_parts(tmp_path_factory.mktemp("parts"))
-    with instead_of_the_hub(tmp_path_factory.mktemp("hf")) as hub, pytest.MonkeyPatch.context() as patch:
-        for name in ("vit", "clip", "lm"):
-            hub.repo(f"org/{name}", parts[name])
-        patch.chdir(home)
-        for name in ("HF_TOKEN", "WANDB_API_KEY"):
-            patch.setenv(name, "")  # taken away again at the end, whatever `.env` sets
-        (home / ".env").write_text(f"HF_TOKEN={TOKEN}\nWANDB_API_KEY={WANDB}\n")
-        (home / "toy.yaml").write_text(yaml.safe_dump(SETTINGS))
-        hub.faults.append(
-            Fault("POST /api/models/me/toy/commit", times=1, status=500)
-        )  # one cell is refused at first
-        log = home / "said.txt"
-        with log.open("w") as said:
-            from sutura.core.log import console
-
-            before, console.file = console.file, said
-            try:
-                assert sutura("compare", "--preset", "toy.yaml") == 0
-            finally:
-                console.file = before
-        yield Pushed(hub, home, log.read_text())
+    """One run for the whole module."""
+    with run_and_sent(tmp_path_factory) as made:
+        yield made
 
 
 def test_every_cell_is_there_with_its_folder_and_the_whole_with_its_card(pushed: Pushed) -> None:
@@ -286,11 +220,6 @@ def test_a_planted_key_in_what_is_sent_stops_everything(pushed: Pushed, tmp_path
     assert ("model", "me/leak") not in pushed.hub.repos
 
 
-def stitch_of(pushed: Pushed, name: str) -> Path:
-    found = {read_json(p / STITCH)["encoder"].get("name"): p for p in pushed.runs.glob("cells/*/stitch")}
-    return found[name]
-
-
 def test_an_export_for_peft_gives_the_same_logits(pushed: Pushed, tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
@@ -341,151 +270,3 @@ def test_what_cannot_be_exported_is_a_sentence(pushed: Pushed, tmp_path: Path) -
         with pytest.raises(UserError, match=said):
             export(source, tmp_path / "out", layout)
     assert not (tmp_path / "out").exists()
-
-
-def others(pushed: Pushed, name: str, change: Callable[[dict[str, bytes]], None]) -> str:
-    """A repository of somebody else with one cell of ours, changed."""
-    files = pushed.hub.repos["model", "me/toy"].files
-    mine = {path: data for path, data in files.items() if path.startswith("vit/seed-0/")}
-    change(mine)
-    pushed.hub.repo(name, mine)
-    return name
-
-
-def edit_ledger(files: dict[str, bytes], change: pl.Expr) -> None:
-    name = f"vit/seed-0/{LEDGER}"
-    made = BytesIO()
-    pl.read_parquet(BytesIO(files[name])).with_columns(change).write_parquet(made)
-    files[name] = made.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (pl.lit(1.0).alias("exact"), "says exact=1.0 where"),
-        (pl.lit("clip").alias("encoder"), "rows of encoder clip, which is not the cell's"),
-        (pl.col("condition").replace("picture", "text-ceiling"), "rows of condition text-ceiling"),
-        (pl.lit("another").alias("run"), "rows of run another"),
-    ],
-    ids=["scores", "encoder", "condition", "run"],
-)
-def test_a_ledger_that_claims_what_it_does_not_hold_is_not_taken(
-    pushed: Pushed, tmp_path: Path, change: pl.Expr, said: str
-) -> None:
-    """Fault: whatever scores somebody else writes into a ledger stand in our report."""
-    name = f"you/claims-{change.meta.output_name()}"
-    repo = others(pushed, name, lambda files: edit_ledger(files, change))
-    with pytest.raises(UserError, match=said):
-        take_cells(repo, tmp_path / "runs")
-    assert not list(tmp_path.rglob(LEDGER))
-
-
-def test_a_cell_under_another_cells_name_is_noticed(
-    pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    files = pushed.hub.repos["model", "me/toy"].files
-    hashes = {name: json.loads(files[f"{name}/seed-0/{CELL}"])["hash"] for name in ("vit", "clip")}
-
-    def swap(mine: dict[str, bytes]) -> None:
-        cell = json.loads(mine[f"vit/seed-0/{CELL}"])
-        mine[f"vit/seed-0/{CELL}"] = json.dumps({**cell, "hash": hashes["clip"]}).encode()
-        edit_ledger(mine, pl.lit(hashes["clip"]).alias("run"))
-
-    repo = others(pushed, "you/swapped", swap)
-    monkeypatch.chdir(tmp_path)
-    options = ["--preset", str(pushed.home / "toy.yaml"), "--from-hub", repo, "hub.push=false"]
-    assert sutura("compare", *options) == 2
-    assert "says encoder='vit', and this cell has 'clip'" in capsys.readouterr().err
-
-
-def test_code_of_a_checkpoint_is_not_run_because_a_stitch_of_the_hub_says_so(
-    pushed: Pushed, tmp_path: Path
-) -> None:
-    """Fault: `ask --from-hub` runs whatever program the stitch's language model or encoder brings along."""
-    for part in ("llm", "encoder"):
-
-        def change(files: dict[str, bytes], part: str = part) -> None:
-            manifest = json.loads(files[f"vit/seed-0/{STITCH}"])
-            manifest["config"][part]["trust_remote_code"] = True
-            sealed = {**manifest, "seal": seal(manifest)}
-            files[f"vit/seed-0/{STITCH}"] = json.dumps(sealed).encode()
-
-        repo = others(pushed, f"you/code-{part}", change)
-        for get in (stitches_of, lambda repo: pull(repo, tmp_path), lambda repo: take_cells(repo, tmp_path)):
-            with pytest.raises(UserError, match="asks that code of a checkpoint be run"):
-                get(repo)
-    assert not list(tmp_path.rglob(STITCH))
-
-
-def test_pushing_does_not_bless_what_was_damaged(pushed: Pushed, tmp_path: Path) -> None:
-    """Fault: the manifest is sealed anew over weights that are not those that were saved."""
-    for name in ("weights", "manifest"):
-        stitch = tmp_path / name
-        shutil.copytree(stitch_of(pushed, "vit"), stitch)
-        if name == "weights":
-            weights = stitch / "projector.safetensors"
-            weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\1")
-        else:
-            manifest = read_json(stitch / STITCH)
-            manifest["config"]["prompt"]["instruction"] = "See /home/somebody/words.txt"
-            write_json(stitch / STITCH, manifest)
-        push(stitch, f"me/damaged-{name}")
-        (folder,) = stitches_of(f"me/damaged-{name}")
-        with pytest.raises(UserError, match=r"fingerprint differs|seal differs"):
-            load_stitch(folder)
-
-
-def test_a_manifest_cannot_send_files_from_elsewhere(pushed: Pushed, tmp_path: Path) -> None:
-    """Fault: a stitch of somebody else, passed on, takes files of this machine with it."""
-    stitch = tmp_path / "deep" / "stitch"
-    shutil.copytree(stitch_of(pushed, "vit"), stitch)
-    (tmp_path / "private.txt").write_text("mine")
-    for name in ("../../private.txt", str(tmp_path / "private.txt")):
-        manifest = read_json(stitch / STITCH)
-        manifest["files"][name] = "0"
-        write_json(stitch / STITCH, {**manifest, "seal": seal(manifest)})
-        with pytest.raises(UserError, match=r"no file of that folder\. Nothing was sent"):
-            push(stitch, "me/elsewhere")
-
-
-def test_of_several_processes_the_first_one_speaks_to_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fault: every process makes the repository, takes the cells and sends the comparison."""
-    import sutura.hub.run as hub_run
-    from sutura.compare.config import CompareConfig
-    from sutura.core.processes import Processes
-
-    asked: list[str] = []
-
-    class Second(Processes):
-        def from_first(self, work: Any) -> Any:
-            return work() if self.first else None
-
-    monkeypatch.setattr(hub_run, "take_cells", lambda *_: asked.append("take"))
-    monkeypatch.setattr(hub_run, "ready", lambda *_, **__: asked.append("ready"))
-    monkeypatch.setattr(hub_run, "push", lambda *_, **__: asked.append("push"))
-
-    def compare(config: Any, *, command: str, on_cell: Any) -> Path:
-        asked.extend([] if on_cell is None else ["cells"])
-        return tmp_path / "toy" / "report.md"
-
-    monkeypatch.setattr(hub_run, "compare", compare)
-    config = CompareConfig.model_validate(SETTINGS)
-    for rank, expected in ((1, []), (0, ["ready", "take", "cells", "push"])):
-        monkeypatch.setattr(hub_run, "here", lambda rank=rank: Second(rank, 2))
-        hub_run.run(config, from_hub="me/toy")
-        assert asked == expected
-
-
-def test_a_key_on_the_command_line_is_not_written_down(
-    pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[str] = []
-    monkeypatch.setattr("sutura.hub.run.run", lambda config, *, command, from_hub: written.append(command))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    options = ["--preset", str(pushed.home / "toy.yaml"), f"name=toy-{TOKEN}"]
-    assert sutura("compare", *options) == 0
-    assert len(written) == 1
-    assert TOKEN not in written[0]
-    assert "name=toy-(hidden)" in written[0]
