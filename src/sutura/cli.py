@@ -34,6 +34,9 @@ Stitches = Annotated[
     typer.Option("--stitch", help="A stitch's directory, or a folder of stitches; several times."),
 ]
 
+OneEncoder = Annotated[
+    str | None, typer.Option("--encoder", help="Of the stitches found, this encoder's alone.")
+]
 Picture = Annotated[str | None, typer.Option(help="The picture: a file or an http(s) URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object an answer.")]
 Device = Annotated[str, typer.Option(help="Where to run.")]
@@ -42,6 +45,13 @@ Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token, a
 TopP = Annotated[float | None, typer.Option(help="Draw among the likeliest that have this share.")]
 TopK = Annotated[int | None, typer.Option(help="Draw among so many of the likeliest.")]
 Seed = Annotated[int | None, typer.Option(help="Of the draws.")]
+
+
+def _command() -> str:
+    """What was typed, to be written down."""
+    from sutura.core.secrets import hide
+
+    return hide(shlex.join(["sutura", *sys.argv[1:]]))
 
 
 @app.command()
@@ -65,7 +75,7 @@ def compare(
         return
     from sutura.hub.run import run
 
-    typer.echo(run(config, command=shlex.join(["sutura", *sys.argv[1:]]), from_hub=from_hub))
+    typer.echo(run(config, command=_command(), from_hub=from_hub))
 
 
 @app.command()
@@ -108,9 +118,7 @@ def evaluate(
     benchmark: Annotated[str, typer.Option(help="A benchmark's name, or local:NAME with data overrides.")],
     stitch: Stitches = None,
     from_hub: FromHub = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Of the stitches in a folder, this encoder's alone.")
-    ] = None,
+    encoder: OneEncoder = None,
     max_samples: Annotated[int | None, typer.Option(help="At most so many questions.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value]...", help="Of the benchmark's data.")
@@ -124,12 +132,11 @@ def evaluate(
 
     typer.echo(
         evaluate_saved(
-            given(stitch, from_hub),
+            given(stitch, from_hub, encoder),
             benchmark,
             overrides or (),
             out=out,
             allow_training=allow_training,
-            encoder=encoder,
             max_samples=max_samples,
         )
     )
@@ -140,6 +147,7 @@ def ask(
     stitch: Stitches = None,
     question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
     from_hub: FromHub = None,
+    encoder: OneEncoder = None,
     image: Picture = None,
     interactive: Annotated[
         bool, typer.Option(help="Go on asking; :image PATH, :reset and :quit are understood.")
@@ -169,13 +177,14 @@ def ask(
 
     sampling = (temperature, top_p, top_k, seed)
     options = Options(interactive, history, as_json, device, max_new_tokens, *sampling)
-    put(given(stitch, from_hub), question, image, options, batch=batch, images=images, out=out)
+    put(given(stitch, from_hub, encoder), question, image, options, batch=batch, images=images, out=out)
 
 
 @app.command()
 def describe(
     stitch: Stitches = None,
     from_hub: FromHub = None,
+    encoder: OneEncoder = None,
     image: Picture = None,
     as_json: AsJson = False,
     device: Device = "auto",
@@ -191,7 +200,7 @@ def describe(
     from sutura.hub.pull import given
 
     options = Options(False, False, as_json, device, max_new_tokens, temperature, top_p, top_k, seed)
-    put(given(stitch, from_hub), image, options)
+    put(given(stitch, from_hub, encoder), image, options)
 
 
 @app.command()
@@ -212,7 +221,7 @@ def pretrain(
     config = pretrain_settings(objective, data, preset, overrides or ())
     from sutura.train.pretrain import pretrain_shown
 
-    typer.echo(pretrain_shown(config, command=shlex.join(["sutura", *sys.argv[1:]])))
+    typer.echo(pretrain_shown(config, command=_command()))
 
 
 @app.command()

@@ -61,6 +61,17 @@ def test_one_stitch_prints_its_answer(run: Run, place: Path) -> None:
     assert (code, out) == (0, saved(place, "one").ask(place / "a.png", QUESTIONS[0]) + "\n")
 
 
+def test_a_folder_is_all_its_stitches_and_one_encoder_of_it_is_one(run: Run) -> None:
+    options = ("--image", "a.png", "--json", QUESTIONS[0])
+    code, out, _ = run(*ask("--stitch", ".", *options))
+    assert (code, len(out.splitlines())) == (0, 3)
+    code, out, _ = run(*ask("--stitch", ".", "--encoder", "tiny:1", *options))
+    assert (code, [json.loads(line)["stitch"] for line in out.splitlines()]) == (0, ["two"])
+    code, _, err = run(*ask("--stitch", ".", "--encoder", "tiny:7", *options))
+    assert code == 2
+    assert "No stitch here has the encoder 'tiny:7'" in err
+
+
 def test_json_says_all_of_it(run: Run, place: Path) -> None:
     options = ("--image", "a.png", "--json", "--max-new-tokens", "5")
     code, out, _ = run(*ask("--stitch", "one", "--stitch", "blind", *options, QUESTIONS[0]))

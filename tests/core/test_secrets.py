@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from sutura.core.errors import UserError
-from sutura.core.secrets import NAMES, SECRET, hide, read_env, refuse_secrets
+from sutura.core.secrets import (
+    HIDDEN,
+    LARGEST,
+    NAMES,
+    SECRET,
+    hide,
+    looks_secret,
+    masked,
+    read_env,
+    refuse_secrets,
+)
 
 KEY = "hf_planted00000000000000"
 
@@ -73,3 +83,89 @@ def test_the_example_names_what_is_read(root: Path) -> None:
         line.partition("=")[0] for line in (root / ".env.example").read_text().splitlines() if "=" in line
     ]
     assert sorted(keys) == sorted(NAMES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "token",
+        "hf_token",
+        "HF_TOKEN",
+        "api_key",
+        "WANDB_API_KEY",
+        "apikey",
+        "secret",
+        "aws-secret-key",
+        "password",
+    ],
+)
+def test_names_of_secrets(name: str) -> None:
+    assert looks_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["tokens", "max_tokens", "max_new_tokens", "num_tokens", "key", "keyboard", "seed"]
+)
+def test_names_of_other_things(name: str) -> None:
+    assert not looks_secret(name)
+
+
+def test_masked_at_any_depth_and_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "planted-0123456789")
+    values = {
+        "hub": {"token": "abc", "repo": "me/mine"},
+        "urls": ["https://planted-0123456789@host/x", 3],
+        "encoder": {"tokens": 16},
+        "login": {"password": None},
+    }
+    assert masked(values) == {
+        "hub": {"token": HIDDEN, "repo": "me/mine"},
+        "urls": [f"https://{HIDDEN}@host/x", 3],
+        "encoder": {"tokens": 16},
+        "login": {"password": None},
+    }
+
+
+def test_a_secret_of_any_name_and_one_that_begins_with_another_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Faults: only the Hub's keys are known, so another tracker's goes into a card; half a key is left over."""
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted-0123456789")
+    monkeypatch.setenv("HF_TOKEN", KEY)
+    monkeypatch.setenv("WANDB_API_KEY", f"{KEY}-and-more")
+    assert hide(f"planted-0123456789 {KEY}-and-more {KEY}") == "(hidden) (hidden) (hidden)"
+    (tmp_path / "card.md").write_text("planted-0123456789")
+    with pytest.raises(UserError, match="holds the value of MLFLOW_TRACKING_PASSWORD"):
+        refuse_secrets(tmp_path)
+
+
+@pytest.mark.parametrize("home", ["HF_HOME", "XDG_CACHE_HOME"])
+def test_the_saved_token_is_looked_for_where_the_hubs_library_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", "")
+    monkeypatch.setenv(home, "~/place")
+    folder = tmp_path / "place" if home == "HF_HOME" else tmp_path / "place" / "huggingface"
+    folder.mkdir(parents=True)
+    (folder / "token").write_text("hf_savedsavedsaved")
+    assert hide("hf_savedsavedsaved") == HIDDEN
+
+
+def test_files_that_are_no_list_of_keys(tmp_path: Path) -> None:
+    """Faults: a virtual environment called .env; a file that fills the memory; a value that os.environ refuses."""
+    place = tmp_path / ".env"
+    place.mkdir()
+    assert read_env(place) == []
+    place.rmdir()
+    with place.open("wb") as file:
+        file.truncate(LARGEST + 1)
+    with pytest.raises(UserError, match="it was not read"):
+        read_env(place)
+    for value in (f"{KEY}\0", f"{KEY}\u00e9"):
+        place.write_text(f"HF_TOKEN={value}\n", encoding="utf-8")
+        with pytest.raises(UserError, match="no key has") as told:
+            read_env(place)
+        assert KEY not in str(told.value)
+    place.write_text(f"HF_TOKEN={KEY}\n", encoding="utf-8-sig")  # as some editors begin a file
+    assert read_env(place) == ["HF_TOKEN"]

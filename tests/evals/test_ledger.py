@@ -140,3 +140,17 @@ def test_missing_and_damaged_files_are_sentences(tmp_path: Path, rows: Callable[
         read_ledger(tmp_path / "b.parquet")
     with pytest.raises(UserError, match="cannot be read"):
         read_ledgers([tmp_path / "b.parquet"])
+
+
+def test_ledgers_that_know_other_right_answers_are_refused(
+    tmp_path: Path, rows: Callable[..., list[dict[str, Any]]]
+) -> None:
+    """Fault: a ledger from elsewhere takes its own answers for the right ones."""
+    write_ledger(tmp_path / "a.parquet", rows(), {})
+    other = pl.DataFrame(rows(encoder="vit"), schema=SCHEMA)
+    own = other.with_columns(references=pl.concat_list("prediction"))
+    for frame, name in ((other, "same"), (own, "own")):
+        write_ledger(tmp_path / f"{name}.parquet", frame, {})
+    assert len(read_ledgers([tmp_path / "a.parquet", tmp_path / "same.parquet"])) == 6
+    with pytest.raises(UserError, match=r"disagree about what is asked or right at item 'i[12]'"):
+        read_ledgers([tmp_path / "a.parquet", tmp_path / "own.parquet"])

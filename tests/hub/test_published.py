@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from PIL import Image
 
 from hub.checkpoints import save_parts, save_published
 from hub.stand_in import StandIn
+from sutura.compare.asking import Options, describe
 from sutura.compare.single import evaluate_saved
 from sutura.core.errors import UserError
 from sutura.encoders import load_encoder
 from sutura.evals.config import EvaluateConfig
 from sutura.evals.ledger import read_ledger
-from sutura.hub.pull import pull, stitches_of
-from sutura.stitch.bundle import load_stitch
+from sutura.hub.pull import given, pull, stitches_of
+from sutura.stitch.bundle import DESCRIBE, load_stitch
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,19 @@ def spoil_adapter(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"use_dora": True}))
 
 
+def say_of_adapter(**entries: Any) -> Any:
+    def spoil(folder: Path) -> None:
+        path = folder / "lora_adapter" / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+    return spoil
+
+
+def spoil_stream(folder: Path) -> None:
+    """A pickle that takes from an empty stack: reading it ends in an IndexError."""
+    (folder / "projector.pt").write_bytes(b"\x80\x02R.")
+
+
 def spoil_weights(folder: Path) -> None:
     (folder / "lora_adapter" / "adapter_model.safetensors").unlink()
 
@@ -107,6 +122,12 @@ def spoil_config(folder: Path) -> None:
         (spoil_keys, "1 missing .fc1.weight.*1 not of this model .fc3.weight"),
         (spoil_pickle, "more than tensors, or is damaged; such a file could run code, so nothing was loaded"),
         (spoil_adapter, "no plain LoRA .use_dora=True"),
+        (say_of_adapter(r=None), "does not say r and lora_alpha as numbers"),
+        (say_of_adapter(init_lora_weights="pissa_niter_16"), "changes the language model too"),
+        (say_of_adapter(target_modules=".*q_proj"), "a pattern and no list of names"),
+        (say_of_adapter(alora_invocation_tokens=[1, 2]), "no plain LoRA .alora_invocation_tokens"),
+        (spoil_stream, "more than tensors, or is damaged"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "holds no table of settings"),
         (spoil_weights, "is missing; weights are read from safetensors"),
         (spoil_config, "says no encoder_model_id"),
     ],
@@ -119,7 +140,7 @@ def test_what_is_not_whole_is_not_loaded(published: Path, spoil: Any, said: str)
 
 
 def test_it_is_scored_by_our_protocol_and_comes_from_the_hub(
-    hub: StandIn, parts: dict[str, Path], tmp_path: Path
+    hub: StandIn, parts: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("vit", "clip", "lm"):
         hub.repo(f"org/{name}", parts[name])
@@ -145,3 +166,33 @@ def test_it_is_scored_by_our_protocol_and_comes_from_the_hub(
     )
     assert set(read_ledger(tmp_path / "ledger.parquet")["encoder"]) == {"clip", "vit"}
     assert "could not be checked" in table, "what they were trained on is not known, and that is said"
+    assert {path.name for path in given([root], None)} == {"vit", "clip"}
+    assert given(None, "org/earlier", "org/clip") == [chosen]
+    assert given([root], "org/earlier", "clip") == [root / "clip", chosen]
+    for name in ("clip", "org/clip"):
+        told = evaluate_saved(
+            [root],
+            "world/test",
+            ["limit=2", "questions_per_picture=2"],
+            encoder=name,
+            max_samples=1,
+            config=EvaluateConfig(max_new_tokens=3),
+        )
+        assert "| clip |" in told
+        assert "| vit |" not in told
+    shown = tmp_path / "photo.png"
+    picture().save(shown)
+    capsys.readouterr()
+    describe([chosen, root / "vit"], str(shown), Options(device="cpu", max_new_tokens=3, as_json=True))
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["encoder"], row["question"]) for row in rows] == [("clip", DESCRIBE), ("vit", DESCRIBE)]
+
+
+def test_a_folder_called_snapshots_keeps_its_name(hub: StandIn, published: Path, tmp_path: Path) -> None:
+    """Fault: the place of a stitch in its repository is looked for behind a folder of the repository itself."""
+    root = tmp_path / "root"
+    for name in ("one", "two"):
+        shutil.copytree(published, root / "snapshots" / "deep" / name)
+    hub.repo("org/deep", root)
+    written = pull("org/deep", tmp_path / "here")
+    assert written == [tmp_path / "here" / "snapshots" / "deep" / name for name in ("one", "two")]

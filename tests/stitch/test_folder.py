@@ -36,6 +36,10 @@ def test_an_encoder_is_named_by_its_name_or_id(folder: Path) -> None:
     assert [found.name for found in stitches_in(both, "blind")] == ["c"]
 
 
+def test_a_folder_may_be_called_by_an_encoders_name(folder: Path) -> None:
+    assert stitches_in([folder / "all"], "b") == [folder / "all" / "b"]
+
+
 def test_wrong_names_and_empty_folders_are_told(folder: Path) -> None:
     with pytest.raises(UserError, match=r"encoder 'clipp'. Did you mean 'clip'"):
         stitches_in([folder / "all"], "clipp")

@@ -16,6 +16,7 @@ from sutura.stitch.language import LlmConfig, add_adapter
 from sutura.stitch.model import StitchModel
 from sutura.stitch.pack import Row
 from sutura.stitch.prompt import PromptBuilder, PromptConfig
+from sutura.stitch.sampling import Sampling
 from sutura.train.optim import trainable_parameters
 from tiny_models import (
     TinyEncoder,
@@ -59,6 +60,20 @@ def test_no_stop_before_the_minimum(minimum: int, prompt: PromptBuilder) -> None
     handle.remove()
     assert [answer.tokens for answer in found] == [minimum + 1] * 2
     assert all(answer.stopped for answer in found)
+
+
+def test_a_minimum_beside_an_end_that_is_no_token_of_the_tokenizer() -> None:
+    """Fault: a generation config names an end beyond the tokenizer's vocabulary, and decoding ends in an IndexError."""
+    plain = tiny_tokenizer()
+    prompt = PromptBuilder(plain, extra_stop_ids=(PromptBuilder(plain).vocabulary + 3,))
+    model = StitchModel(
+        awaken(add_adapter(tiny_lm(seed=1), LlmConfig(rank=4), seed=0)), tiny_projector()
+    ).eval()
+    rows = [Row(0, (prompt.turn("a", "How many?"),))]
+    drawn = Sampling(temperature=1.0, seed=3)
+    visual = model.project(tiny_patches(1))
+    (found,) = generate(model, prompt, rows, visual, max_new_tokens=4, min_new_tokens=3, sampling=drawn)
+    assert found.tokens >= 3
 
 
 def test_weights_trained_in_bfloat16_are_brought_to_it_only_when_told() -> None:

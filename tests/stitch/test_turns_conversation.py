@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stitch.test_conversation import VANISHING
 from stitch.test_prompt import TEMPLATES
 from sutura.core.errors import UserError
 from sutura.stitch.language import LlmConfig, add_adapter
@@ -62,6 +63,20 @@ def test_the_turns_laid_one_behind_the_other_are_the_conversation(name: str) -> 
             f"<|user|>user\nWhat is it?<|eot|>\n{ask}a chair<|eot|>\n"
             f"<|user|>user\nWhich colour?<|eot|>\n{ask}red<|eot|>"
         )
+
+
+@pytest.mark.parametrize("instruction", ["", "Answer in one word."])
+@pytest.mark.parametrize("name", [*TEMPLATES, "vanishing", "published"])
+def test_asking_with_a_history_gives_the_ids_of_training(name: str, instruction: str) -> None:
+    """Fault: the template rendered over the whole conversation leaves out what training put before earlier answers."""
+    chat = VANISHING if name == "vanishing" else TEMPLATES.get(name)
+    template = "published" if name == "published" else "auto"
+    prompt = PromptBuilder(tiny_tokenizer(chat), PromptConfig(template=template, instruction=instruction))
+    trained = prompt.conversation(TOLD)
+    for asked in range(len(TOLD)):
+        history = [(question, answer) for _, question, answer in TOLD[:asked]]
+        before = ids_of(trained[:asked])
+        assert prompt.conversation_ids(history, TOLD[asked][1]) == (*before, *trained[asked].prompt_ids)
 
 
 def test_the_first_turn_is_that_of_an_ordinary_question() -> None:

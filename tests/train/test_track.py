@@ -106,8 +106,8 @@ def test_no_secret_reaches_a_tracker(
     run(toy, tmp_path, settings)
     told = fake.told["settings"]
     assert "planted" not in str(told)
-    assert told["hub.token"] == "***"
-    assert told["data.path"] == "https://user:***@example.org/x"
+    assert told["hub.token"] == "(hidden)"
+    assert told["data.path"] == "https://user:(hidden)@example.org/x"
     assert told["prompt.max_tokens"] == 128, "a number of tokens is no secret"
     assert all(isinstance(value, str | int | float | bool) for value in told.values())
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sutura.compare.config import CompareConfig
+from sutura.core.checkpoint import read_json
+from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
 from sutura.encoders.config import EncoderConfig
 
@@ -124,5 +126,20 @@ def cell_directory(runs: Path, cell: Cell) -> Path:
 
 
 def is_finished(runs: Path, cell: Cell) -> bool:
-    """Whether the cell needs no more work."""
-    return (cell_directory(runs, cell) / CELL).is_file()
+    """Whether the cell needs no more work.
+
+    Raises:
+        UserError: what lies there says that it is another cell.
+    """
+    path = cell_directory(runs, cell) / CELL
+    if not path.is_file():
+        return False
+    said = read_json(path)
+    mine = {"condition": cell.condition, "seed": cell.seed, "encoder": (cell.facts or {}).get("name", "none")}
+    for name, value in mine.items():
+        if said.get(name, value) != value:
+            raise UserError(
+                f"{path} says {name}={said[name]!r}, and this cell has {value!r}. It was put there by another hand; "
+                "remove the folder."
+            )
+    return True

@@ -188,19 +188,19 @@ class _Timed:
 
 def _parts(url: str) -> SplitResult:
     if re.search(r"[\x00-\x20\x7f]", url):
-        raise UserError(f"The URL {url[:80]!r} holds blanks or control characters; write %20 for a blank.")
+        raise UserError(f"The URL {_brief(url)} holds blanks or control characters; write %20 for a blank.")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise UserError(f"{url[:80]!r} is not a URL: {error}.") from None
+        raise UserError(f"{_brief(url)} is not a URL: {error}.") from None
     if parts.scheme not in _PORTS:
         raise UserError(
-            f"{url[:80]!r}: pictures are fetched by http and https, not by {parts.scheme or 'nothing'!r}. "
+            f"{_brief(url)}: pictures are fetched by http and https, not by {parts.scheme or 'nothing'!r}. "
             "Give a file's path as it is."
         )
     if not host:
-        raise UserError(f"{url[:80]!r} names no host.")
+        raise UserError(f"{_brief(url)} names no host.")
     if parts.username is not None or parts.password is not None:
         raise UserError(f"The URL of {host} holds a user's name or password; give one without.")
     return parts
@@ -349,6 +349,11 @@ def _body(response: http.client.HTTPResponse, parts: SplitResult, limits: Limits
     if expected is not None and count < expected:
         raise UserError(f"{_shown(parts)} ended after {count:,} of {expected:,} bytes. Try again.")
     return b"".join(parts_read)
+
+
+def _brief(url: str) -> str:
+    """A URL that is none of ours, for a message: without its query and without a name or password."""
+    return repr(re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url, maxsplit=1)[0])[:80])
 
 
 def _shown(parts: SplitResult) -> str:

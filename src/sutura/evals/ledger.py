@@ -208,8 +208,8 @@ def read_ledgers(paths: Sequence[Path]) -> pl.DataFrame:
     """Read ledgers as one frame.
 
     Raises:
-        UserError: none given, one breaks a rule, two hold the same answer, or two were made under different
-            protocols, benchmark versions or data.
+        UserError: none given, one breaks a rule, two hold the same answer, two were made under different
+            protocols, benchmark versions or data, or they know different right answers to a question.
     """
     if not paths:
         raise UserError("No ledger was given; there is nothing to compare.")
@@ -228,4 +228,20 @@ def read_ledgers(paths: Sequence[Path]) -> pl.DataFrame:
                     )
     frame = pl.concat(frames)
     _refuse_duplicates(frame, "The ledgers together")
+    _refuse_other_references(frame)
     return frame
+
+
+def _refuse_other_references(frame: pl.DataFrame) -> None:
+    """A question has the same right answers for everybody."""
+    item = ["benchmark", "item_id"]
+    asked = frame.select(*item, "question", "references").unique()
+    twice = asked.filter(asked.select(item).is_duplicated())
+    if not twice.is_empty():
+        name = twice["item_id"][0]
+        held = frame.filter((pl.col("item_id") == name) & (pl.col("benchmark") == twice["benchmark"][0]))
+        runs = " and ".join(repr(run) for run in held["run"].unique(maintain_order=True).to_list()[:3])
+        raise UserError(
+            f"The ledgers disagree about what is asked or right at item {name!r} of {twice['benchmark'][0]!r} (runs "
+            f"{runs}), so their scores cannot be compared. Evaluate them on the same data."
+        )

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sutura.compare.grid import CELL, PROTOCOL, STITCH_FOLDER
+from sutura.compare.grid import CELL, LEDGER, PROTOCOL, STITCH_FOLDER
 from sutura.compare.publish import COMPARISON
 from sutura.core.checkpoint import atomic_directory, read_json, write_json
 from sutura.core.errors import UserError
 from sutura.core.fetch import Fetched, fetch
 from sutura.core.log import say
-from sutura.core.registry import suggest
+from sutura.evals.answers import score
+from sutura.evals.ledger import read_ledger
 from sutura.hub.staging import CELL_FILES, COMPARISON_FILES
 from sutura.stitch.bundle import STITCH
-from sutura.stitch.published import ADAPTER, CONFIG, PROJECTOR, is_published
+from sutura.stitch.folder import CONFIG, PROJECTOR, is_published, only, stitches_in
+from sutura.stitch.published import ADAPTER
 from sutura.stitch.published import FILES as PUBLISHED
 
 _HASH = re.compile(r"[0-9a-f]{16}")
@@ -39,22 +41,46 @@ def stitches_of(repo: str, encoder: str | None = None, revision: str | None = No
     """
     found, folders = _look(repo, revision)
     if encoder is not None:
-        names = {folder: _names(found.folder, folder) for folder in folders}
-        folders = [folder for folder in folders if encoder in names[folder]]
-        if not folders:
-            known = sorted({name for group in names.values() for name in group})
-            raise UserError(f"{repo} has no stitch of encoder {encoder!r}. {suggest(encoder, known)}")
+        folders = only(folders, encoder, f"{repo} has no stitch of")
+    for folder in folders:
+        refuse_code(folder, f"{repo}'s {_inside(folder)}")
     _rest(repo, found, folders)
     return folders
 
 
-def given(stitches: Sequence[Path] | None, repo: str | None) -> list[Path]:
-    """Directories named one by one and those of a repository. Raises UserError when there is neither."""
+def given(stitches: Sequence[Path] | None, repo: str | None, encoder: str | None = None) -> list[Path]:
+    """Directories of stitches: those named, those in folders named, and those of a repository.
+
+    Args:
+        stitches: as `stitches_in` takes them.
+        repo: "org/name".
+        encoder: only the stitches of this one.
+
+    Raises:
+        UserError: neither was given, or none is of that encoder.
+    """
     if not stitches and not repo:
         raise UserError(
             "No stitch was given; name a directory with --stitch, or a repository with --from-hub."
         )
-    return [*(stitches or ()), *(stitches_of(repo) if repo else ())]
+    here = stitches_in(stitches, encoder) if stitches else []
+    return [*here, *(stitches_of(repo, encoder) if repo else ())]
+
+
+def refuse_code(folder: Path, what: str) -> None:
+    """Raises UserError where a stitch from elsewhere wants code to be run that comes with a checkpoint."""
+    path = folder / STITCH
+    if path.is_file() and _wants_code(read_json(path).get("config")):
+        raise UserError(
+            f"{what} asks that code of a checkpoint be run (trust_remote_code), which is not taken from others. "
+            "Nothing was loaded. If you trust it, download the folder by hand and name it with --stitch."
+        )
+
+
+def _wants_code(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value.get("trust_remote_code")) or any(map(_wants_code, value.values()))
+    return isinstance(value, list) and any(map(_wants_code, value))
 
 
 def pull(repo: str, out: Path, *, encoder: str | None = None, revision: str | None = None) -> list[Path]:
@@ -124,6 +150,8 @@ def _place(repo: str, found: Fetched, runs: Path) -> list[Path]:
         target = runs / "cells" / name
         if target.exists():
             continue
+        refuse_code(source, f"{repo}'s {_inside(source)}")
+        _check_ledger(source, facts, f"The ledger of {_inside(source)} in {repo}")
         with atomic_directory(target) as folder:
             for path in sorted(p for p in source.rglob("*") if p.is_file()):
                 inside = path.relative_to(source)
@@ -136,6 +164,40 @@ def _place(repo: str, found: Fetched, runs: Path) -> list[Path]:
         say(f"{repo}: {old} cells were made under another protocol than {PROTOCOL} and were left there")
     say(f"{repo}: {len(written)} finished cells taken, at commit {found.revision}")
     return written
+
+
+def _check_ledger(source: Path, facts: Mapping[str, Any], what: str) -> None:
+    """Whether a ledger speaks of its own cell alone, and its scores are those of the answers in it.
+
+    That the answers are the stitch's is not known; the questions' answers are compared with other ledgers' when these
+    are read together.
+
+    Raises:
+        UserError: neither a ledger, nor one of this cell, nor one whose scores follow.
+    """
+    frame = read_ledger(source / LEDGER)
+    conditions = {str(facts.get("condition"))}
+    if conditions == {"picture"}:
+        conditions.add("wrong-picture")
+    for column, allowed in (
+        ("run", {facts.get("hash")}),
+        ("encoder", {facts.get("encoder")}),
+        ("seed", {facts.get("seed")}),
+        ("condition", conditions),
+    ):
+        if strange := set(frame[column].unique()) - allowed:
+            raise UserError(
+                f"{what} holds rows of {column} {min(map(str, strange))}, which is not the cell's. "
+                "Nothing more was taken."
+            )
+    for row in frame.iter_rows(named=True):
+        due = score(row["prediction"], row["references"])
+        wrong = [name for name, value in due.items() if row[name] != value]
+        if wrong:
+            raise UserError(
+                f"{what} says {wrong[0]}={row[wrong[0]]} where {row['prediction']!r} scores {due[wrong[0]]} (item "
+                f"{row['item_id']!r}). Nothing more was taken."
+            )
 
 
 def _is_comparison(repo: str, revision: str | None) -> bool:
@@ -165,20 +227,11 @@ def _rest(repo: str, found: Fetched, folders: Iterable[Path]) -> None:
     fetch(repo, revision=found.revision, patterns=patterns)
 
 
-def _names(root: Path, folder: Path) -> set[str]:
-    parts = folder.relative_to(root).parts
-    if is_published(folder):
-        written: dict[str, Any] = read_json(folder / CONFIG)
-        facts = {"name": written.get("encoder_name"), "id": written.get("encoder_model_id")}
-    else:
-        facts = read_json(folder / STITCH).get("encoder") or {"name": "blind"}
-    return {str(name) for name in (*parts[:1], facts.get("name"), facts.get("id")) if name}
-
-
 def _inside(folder: Path) -> Path:
-    """A folder's place within its snapshot in the cache (…/snapshots/<commit>/…)."""
+    """A folder's place within its snapshot in the cache (models--…/snapshots/<commit>/…)."""
     parts = folder.parts
-    return Path(*parts[len(parts) - parts[::-1].index("snapshots") + 1 :])
+    cache = max(place for place, part in enumerate(parts) if part.startswith("models--"))
+    return Path(*parts[cache + 3 :])
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from sutura.compare.grid import CELL, LEDGER, STITCH_FOLDER
@@ -99,6 +99,10 @@ def stage_comparison(
 
 def _copy_stitch(source: Path, folder: Path, thumbnails: bool) -> None:
     names = [STITCH, *read_json(source / STITCH)["files"]]
+    if outside := [name for name in names if PurePath(name).is_absolute() or ".." in PurePath(name).parts]:
+        raise UserError(
+            f"{source / STITCH} names {outside[0]!r}, which is no file of that folder. Nothing was sent."
+        )
     for name in names:
         if (source / name).is_file() and (thumbnails or name != RECORD):
             _copy(source / name, folder / name)
@@ -116,7 +120,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def clean(folder: Path) -> dict[str, str]:
-    """Take places of this machine out of every text; a manifest whose files changed so is sealed anew.
+    """Take places of this machine out of every text; a manifest that changed so, or whose files did, is sealed anew.
+
+    What was damaged or edited before stays noticeable: only what is changed here gets a new fingerprint.
 
     Of a local checkpoint's path its last part is left, and no secret is.
 
@@ -124,20 +130,24 @@ def clean(folder: Path) -> dict[str, str]:
         Every path that was a value of its own → what is left of it.
     """
     places: dict[str, str] = {}
+    changed: set[Path] = set()
     for path in sorted(folder.rglob("*.json")):
         before = read_json(path)
         after = _without_places(before, places)
         if after != before:
+            genuine = path.name != STITCH or before.get("seal") == seal(before)
             write_json(path, after)
+            changed |= {path} if genuine else set()
     for path in sorted(folder.rglob("*.md")):
         text = shortened(path.read_text(encoding="utf-8"), places)
         with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     for path in folder.rglob(STITCH):
         manifest = read_json(path)
-        for name in [name for name in manifest["files"] if (path.parent / name).is_file()]:
-            manifest["files"][name] = fingerprint_file(path.parent / name)
-        write_json(path, {**manifest, "seal": seal(manifest)})
+        mine = [name for name in manifest["files"] if path.parent / name in changed]
+        manifest["files"] |= {name: fingerprint_file(path.parent / name) for name in mine}
+        if mine or path in changed:
+            write_json(path, {**manifest, "seal": seal(manifest)})
     return places
 
 

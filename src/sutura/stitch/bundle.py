@@ -26,6 +26,7 @@ from sutura.core.hashing import fingerprint, fingerprint_file
 from sutura.core.runtime import pick_device
 from sutura.encoders.config import EncoderConfig
 from sutura.stitch.conversation import Conversation
+from sutura.stitch.folder import is_published
 from sutura.stitch.generate import Answer, generate
 from sutura.stitch.language import (
     LlmConfig,
@@ -330,7 +331,7 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
         UserError: a file missing, changed or of another format, an encoder or language model that is not the
             one trained with, or weights that do not fit.
     """
-    from sutura.stitch.published import is_published, load_published
+    from sutura.stitch.published import load_published
 
     folder = Path(directory)
     if is_published(folder):

@@ -10,6 +10,13 @@ from sutura.core.errors import UserError
 from sutura.core.registry import suggest
 
 MANIFEST = "stitch.json"
+#: The two files that make a folder one of the earlier study (`stitch/published.py`).
+CONFIG, PROJECTOR = "config.json", "projector.pt"
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder is in the layout of the earlier study."""
+    return (folder / CONFIG).is_file() and (folder / PROJECTOR).is_file()
 
 
 def stitches_in(folders: Sequence[Path], encoder: str | None = None) -> list[Path]:
@@ -27,21 +34,45 @@ def stitches_in(folders: Sequence[Path], encoder: str | None = None) -> list[Pat
     found: list[Path] = []
     for given in folders:
         folder = Path(given)
-        inside = sorted({*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/stitch/{MANIFEST}")})
-        if (folder / MANIFEST).is_file() or not inside:
-            inside = [folder / MANIFEST]  # whether it is one, loading it says
-        found += [manifest.parent for manifest in inside]
+        inside = {path.parent for depth in ("*", "*/stitch") for path in folder.glob(f"{depth}/{MANIFEST}")}
+        inside |= {path.parent for path in folder.glob(f"*/{PROJECTOR}") if is_published(path.parent)}
+        if (folder / MANIFEST).is_file() or is_published(folder) or not inside:
+            inside = {folder}  # whether it is one, loading it says
+        found += sorted(inside)
     if encoder is None:
         return found
-    names = {folder: _names(folder) for folder in found}
-    kept = [folder for folder in found if encoder in names[folder]]
+    return only(found, encoder, "No stitch here has the")
+
+
+def only(folders: Sequence[Path], encoder: str, none: str) -> list[Path]:
+    """Of some stitches those of one encoder.
+
+    Args:
+        folders: of stitches.
+        encoder: the name in its tables, its id, or `blind`; also the folder that holds it, as `clip` does in
+            `clip/seed-0`.
+        none: begins the sentence that says that there is none.
+
+    Raises:
+        UserError: none, with the names there are.
+    """
+    names = {folder: names_of(folder) for folder in folders}
+    kept = [folder for folder in folders if encoder in names[folder]]
+    if not kept:  # a folder may be called by the encoder's name
+        kept = [folder for folder in folders if encoder in (folder.name, folder.parent.name)]
     if not kept:
         known = sorted({name for group in names.values() for name in group})
-        raise UserError(f"No stitch here has the encoder {encoder!r}. {suggest(encoder, known)}")
+        raise UserError(f"{none} encoder {encoder!r}. {suggest(encoder, known)}")
     return kept
 
 
-def _names(folder: Path) -> set[str]:
+def names_of(folder: Path) -> set[str]:
+    """What the encoder of a stitch is called. Raises UserError where there is no stitch."""
+    if is_published(folder):
+        written = read_json(folder / CONFIG)
+        return {str(written[key]) for key in ("encoder_name", "encoder_model_id") if written.get(key)} or {
+            folder.name
+        }
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} is no stitch: it holds no {MANIFEST}, and neither does any folder in it.")
     facts = read_json(folder / MANIFEST).get("encoder") or {}

@@ -63,12 +63,13 @@ def generate(
     logits = model.decode(spliced, row_of, columns, cache)
 
     stop = torch.tensor(sorted(prompt.stop_ids), device=logits.device)
+    early = stop[stop < prompt.vocabulary]  # a generation config may name ids that are no token
     chooser = Chooser(sampling, [turn.prompt_ids for row in asked for turn in row.turns])
 
     def choose(logits: Tensor, made: int) -> Tensor:
         """Ids of the tokenizer alone; while it is early, none that ends an answer."""
         known = logits[:, : prompt.vocabulary]
-        return chooser.choose(known.index_fill(-1, stop, float("-inf")) if made < min_new_tokens else known)
+        return chooser.choose(known.index_fill(-1, early, float("-inf")) if made < min_new_tokens else known)
 
     chosen = [choose(logits, 0)]
     open_turns = ~torch.isin(chosen[0], stop)

@@ -117,7 +117,7 @@ class PromptBuilder:
         if not found or text not in after:
             raise UserError(
                 "The chat template does not show a second question after an answer, so a conversation cannot be "
-                "built with it. Use prompt.template=plain, or turns other than conversation."
+                "built with it. Train with prompt.template=plain or other turns, or ask without --history."
             )
         return after
 
@@ -136,25 +136,23 @@ class PromptBuilder:
 
     def prompt_ids(self, question: str) -> tuple[int, ...]:
         """Ids from the template's first token to the one after which the answer begins."""
-        return self.conversation_ids((), question)
+        if not self._chat:
+            return self._plain(question)
+        message = {"role": "user", "content": self._instructed(question)}
+        return self._encode(self._render([message], generation=True))
 
     def conversation_ids(self, history: Sequence[tuple[str, str]], question: str) -> tuple[int, ...]:
-        """The same behind earlier questions and their answers, oldest first.
+        """The same behind earlier questions and their answers, oldest first, as `conversation` has them in training.
 
-        With a chat template they are its earlier turns; without one they stand as `conversation` has them in training.
+        A chat template rendered over all of it may say something else: some leave out of earlier answers what stands
+        before the newest one, such as empty thoughts.
+
+        Raises:
+            UserError: as `next_turn`.
         """
-        if self._chat:
-            messages = []
-            for earlier, answer in history:
-                messages.append({"role": "user", "content": self._instructed(earlier)})
-                messages.append({"role": "assistant", "content": answer.strip()})
-            messages.append({"role": "user", "content": self._instructed(question)})
-            return self._encode(self._render(messages, generation=True))
-        questions = [*(earlier for earlier, _ in history), question]
-        ids = self._plain(questions[0])
-        for (_, answer), following in zip(history, questions[1:], strict=True):
-            ids += (*self.answer_ids(answer), *self._encode(self._continued(self._instructed(following))))
-        return ids
+        asked = [*(("", earlier, answer) for earlier, answer in history), ("", question, None)]
+        turns = self.conversation(asked)
+        return tuple(token for turn in turns for token in (*turn.prompt_ids, *turn.answer_ids))
 
     def _instructed(self, question: str) -> str:
         return f"{question.strip()} {self.config.instruction}".strip()

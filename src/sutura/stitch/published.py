@@ -17,9 +17,10 @@ from sutura.core.runtime import pick_device
 from sutura.encoders.config import EncoderConfig
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch
 from sutura.stitch.config import LlmConfig, PromptConfig
+from sutura.stitch.folder import CONFIG, PROJECTOR
 from sutura.stitch.language import ADAPTER_CONFIG, load_adapter
 
-CONFIG, PROJECTOR, ADAPTER, LOSSES = "config.json", "projector.pt", "lora_adapter", "loss_history.json"
+ADAPTER, LOSSES = "lora_adapter", "loss_history.json"
 #: The files that make a folder one of these, as patterns for a download.
 FILES = (CONFIG, PROJECTOR, LOSSES, f"{ADAPTER}/*.json", f"{ADAPTER}/*.safetensors")
 #: Settings of a PEFT adapter that change what it computes, and their values in a plain one.
@@ -33,12 +34,10 @@ _PLAIN: dict[str, Any] = {
     "layers_to_transform": None,
     "rank_pattern": {},
     "alpha_pattern": {},
+    "alora_invocation_tokens": None,
 }
-
-
-def is_published(folder: Path) -> bool:
-    """Whether a folder is in that layout."""
-    return (folder / CONFIG).is_file() and (folder / PROJECTOR).is_file()
+#: Ways to begin an adapter that leave other base weights behind: their adapters belong to those, not to the checkpoint.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 def load_published(folder: Path, *, device: str = "auto", encoder: bool = True) -> Stitch:
@@ -57,7 +56,7 @@ def load_published(folder: Path, *, device: str = "auto", encoder: bool = True) 
     """
     from sutura.encoders import load_encoder
 
-    written = read_json(folder / CONFIG)
+    written = _table(folder / CONFIG)
     eyes = load_encoder(_encoder(folder, written))
     facts = {**eyes.facts(), "name": eyes.name, "width": eyes.width, "fingerprint": eyes.fingerprint}
     config = StitchConfig(
@@ -88,23 +87,43 @@ def _encoder(folder: Path, written: Mapping[str, Any]) -> EncoderConfig:
 
 
 def _llm(folder: Path, written: Mapping[str, Any]) -> LlmConfig:
-    saved = read_json(folder / ADAPTER / ADAPTER_CONFIG)
+    path = folder / ADAPTER / ADAPTER_CONFIG
+    saved = _table(path)
     odd = [
         f"{key}={saved[key]!r}" for key, plain in _PLAIN.items() if (saved.get(key, plain) or plain) != plain
     ]
+    start = str(saved.get("init_lora_weights")).lower()
+    if start.startswith(_CHANGES_BASE):
+        odd.append(f"init_lora_weights={start}, which changes the language model too")
+    targets = saved.get("target_modules")
+    if isinstance(targets, str) and targets != "all-linear":
+        odd.append(f"target_modules={targets!r}, a pattern and no list of names")
     if odd:
         raise UserError(
             f"The adapter in {folder / ADAPTER} is no plain LoRA ({', '.join(odd)}), which is all this program "
             "can put on a language model. Nothing was loaded."
         )
-    targets = saved.get("target_modules")
+    try:
+        numbers = int(saved["r"]), int(saved["lora_alpha"]), float(saved.get("lora_dropout") or 0.0)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} does not say r and lora_alpha as numbers ({error}). Nothing was loaded."
+        ) from None
     return LlmConfig(
         id=_named(folder, written, "llm_model_id"),
-        rank=int(saved["r"]),
-        alpha=int(saved["lora_alpha"]),
-        dropout=float(saved.get("lora_dropout") or 0.0),
+        rank=numbers[0],
+        alpha=numbers[1],
+        dropout=numbers[2],
         targets="all-linear" if targets == "all-linear" else tuple(sorted(targets or ())),
     )
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """A JSON object, or a sentence."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no table of settings. Nothing was loaded.")
+    return found
 
 
 def _named(folder: Path, written: Mapping[str, Any], key: str) -> str:
@@ -117,10 +136,9 @@ def _projector(path: Path) -> dict[str, Any]:
     """Tensors of a `.pt` file; `weights_only` refuses whatever could run code."""
     import torch
 
-    refused = torch.serialization.pickle.UnpicklingError  # pyright: ignore[reportPrivateImportUsage]
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (refused, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # a file made to do harm can break the reading of it in any way
         raise UserError(
             f"{path} holds more than tensors, or is damaged; such a file could run code, so nothing was loaded "
             f"({type(error).__name__}). Ask its authors for a plain state dict."

@@ -10,8 +10,8 @@ from typing import Any
 from sutura.core.errors import UserError
 from sutura.core.log import say
 from sutura.core.processes import here
-from sutura.core.redact import masked
 from sutura.core.registry import suggest
+from sutura.core.secrets import masked
 from sutura.train.config import TrackConfig
 
 #: How each tracker calls the name of one run within a project.
