@@ -9,6 +9,7 @@ from sutura.compare.grid import Cell, cell_directory
 from sutura.compare.run import run as compare
 from sutura.core.errors import UserError
 from sutura.core.log import say
+from sutura.core.processes import here
 from sutura.hub.pull import take_cells
 from sutura.hub.push import push, ready, repository
 
@@ -17,7 +18,7 @@ def run(config: CompareConfig, *, command: str = "", from_hub: str | None = None
     """A comparison from its config to its report, as `sutura.compare.run.run` runs it.
 
     With `hub.push`, every cell is sent when it is finished, and the whole with its card at the end. A cell that
-    could not be sent is told and stops nothing.
+    could not be sent is told and stops nothing. Of several processes the first alone speaks with the Hub.
 
     Args:
         config: of the comparison.
@@ -27,21 +28,22 @@ def run(config: CompareConfig, *, command: str = "", from_hub: str | None = None
     Raises:
         UserError: before anything is trained, where the repository may not be written to.
     """
+    team = here()
     if config.hub.push:
-        ready(repository(config.hub.repo), private=config.hub.private)
+        team.from_first(lambda: ready(repository(config.hub.repo), private=config.hub.private))
     if from_hub is not None:
-        take_cells(from_hub, Path(config.runs))
+        team.from_first(lambda: take_cells(from_hub, Path(config.runs)))
 
     def send(cell: Cell) -> None:
         try:
-            _push(cell_directory(Path(config.runs), cell), config, command)
+            team.from_first(lambda: _push(cell_directory(Path(config.runs), cell), config, command))
         except UserError as error:
             say(f"{cell.label} was not sent: {error} It is tried again at the end.")
 
     path = compare(config, command=command, on_cell=send if config.hub.push else None)
     if config.hub.push:
         try:
-            _push(path.parent, config, command)
+            team.from_first(lambda: _push(path.parent, config, command))
         except UserError as error:
             raise UserError(
                 f"{error} The report is at {path}; send it with `sutura push {path.parent}`."
