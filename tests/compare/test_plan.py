@@ -222,6 +222,10 @@ def test_what_does_not_fit_is_answered_with_what_would(small: CompareConfig) -> 
     advice = {proposal.change: proposal for proposal in proposals(plan, scarce)}
     smaller = next(p for change, p in advice.items() if change.startswith("feed.micro_batch="))
     assert smaller.fits
+    assert "the same gradients" in smaller.note
+    feed = large.feed.model_copy(update={"average": "micro"})
+    others = proposals(plan_run(large.model_copy(update={"feed": feed}), mine), scarce)
+    assert any("another loss" in p.note for p in others), "their means weigh by the micro-batch"
     micro = int(smaller.change.partition("=")[2].split()[0])
     changed = large.model_copy(update={"feed": large.feed.model_copy(update={"micro_batch": micro})})
     assert plan_run(changed, mine).needed() == pytest.approx(smaller.needed_gb)

@@ -155,6 +155,7 @@ def test_the_controlled_run_keeps_every_rule_and_the_published_one_names_what_it
     for switch in (
         "prompt.template: published",
         "optim.trained_dtype: bfloat16",
+        "optim.decay_all: true",
         "evaluate.min_new_tokens: 3",
         "evaluate.headline: lenient",
         "data.test.0.allow_training: true",
@@ -265,6 +266,7 @@ def test_defaults_of_the_new_switches_change_no_default_run() -> None:
     assert (world.optim.trained_dtype, world.optim.lr_sweep) == ("float32", ())
     assert (world.evaluate.min_new_tokens, world.evaluate.headline) == (0, None)
     assert (world.feed.turns, world.feed.average) == ("shared", "step")
+    assert not world.optim.decay_all
     assert fingerprint(world.prompt.resolved()) == fingerprint(
         {"template": "auto", "instruction": "", "max_tokens": 512}
     )

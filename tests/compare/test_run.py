@@ -266,8 +266,9 @@ def test_saved_stitches_can_be_asked_and_scored(finished: Path, tmp_path: Path) 
     assert stitch.trained_with == {"turns": "shared", "description": None}
     out = tmp_path / "ledger.parquet"
     limits = ["limit=6", "questions_per_picture=3"]
-    short = EvaluateConfig(max_new_tokens=4)
+    short = EvaluateConfig(max_new_tokens=4, headline="lenient")
     table = evaluate_saved([folder], "world/test", limits, out=out, config=short)
+    assert "lenient, %" in table, "the headline asked for leads"
     scored = read_ledger(out).filter(pl.col("condition") == "picture").sort("item_id")
     cached = read_ledger(folder.parent / LEDGER).filter(pl.col("condition") == "picture").sort("item_id")
     assert scored["prediction"].to_list() == cached["prediction"].to_list()

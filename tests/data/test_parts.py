@@ -72,6 +72,27 @@ def test_the_same_file_under_ids_of_its_own_is_held_out_too(tmp_path, picture, e
     assert sorted(turns.image.open().tobytes() for turns in mine.pictures) == sorted(shown)
 
 
+def test_a_file_under_two_ids_is_in_one_part(tmp_path, picture, encoded):
+    """Fault: a selection split with copies of what is trained on, each under an id of its own."""
+    files = [encoded(picture(i)) for i in range(30)]
+    table = pa.table(
+        {
+            "image": pa.array([{"bytes": data, "path": None} for data in files * 2]),
+            "question": [f"what {i}?" for i in range(60)],
+            "answer": ["yes"] * 60,
+            "image_id": [f"mine-{i}" for i in range(60)],
+        }
+    )
+    pq.write_table(table, tmp_path / "twice.parquet")
+    source = {"source": "parquet", "path": str(tmp_path / "twice.parquet"), "select_share": 0.5}
+    fit, select = (
+        {turns.image.open().tobytes() for turns in load_vqa({**source, "part": part}).pictures}
+        for part in ("fit", "select")
+    )
+    assert min(len(fit), len(select)) > 5
+    assert not fit & select
+
+
 def test_the_part_stands_in_the_splits_name(many):
     assert load(many, part="test", test_share=0.3).split == "train:test"
     assert load(many).split == "train"

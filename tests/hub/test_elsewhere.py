@@ -7,12 +7,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from hub.pushed import SETTINGS, Pushed, run_and_sent, stitch_of, sutura
+from hub.pushed import Pushed, run_and_sent, stitch_of, sutura
 from hub.stand_in import TOKEN
 from sutura.compare.grid import CELL, LEDGER
 from sutura.core.checkpoint import read_json, write_json
@@ -133,36 +132,6 @@ def test_a_manifest_cannot_send_files_from_elsewhere(pushed: Pushed, tmp_path: P
         write_json(stitch / STITCH, {**manifest, "seal": seal(manifest)})
         with pytest.raises(UserError, match=r"no file of that folder\. Nothing was sent"):
             push(stitch, "me/elsewhere")
-
-
-def test_of_several_processes_the_first_one_speaks_to_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fault: every process makes the repository, takes the cells and sends the comparison."""
-    import sutura.hub.run as hub_run
-    from sutura.compare.config import CompareConfig
-    from sutura.core.processes import Processes
-
-    asked: list[str] = []
-
-    class Second(Processes):
-        def from_first(self, work: Any) -> Any:
-            return work() if self.first else None
-
-    monkeypatch.setattr(hub_run, "take_cells", lambda *_: asked.append("take"))
-    monkeypatch.setattr(hub_run, "ready", lambda *_, **__: asked.append("ready"))
-    monkeypatch.setattr(hub_run, "push", lambda *_, **__: asked.append("push"))
-
-    def compare(config: Any, *, command: str, on_cell: Any) -> Path:
-        asked.extend([] if on_cell is None else ["cells"])
-        return tmp_path / "toy" / "report.md"
-
-    monkeypatch.setattr(hub_run, "compare", compare)
-    config = CompareConfig.model_validate(SETTINGS)
-    for rank, expected in ((1, []), (0, ["ready", "take", "cells", "push"])):
-        monkeypatch.setattr(hub_run, "here", lambda rank=rank: Second(rank, 2))
-        hub_run.run(config, from_hub="me/toy")
-        assert asked == expected
 
 
 def test_a_key_on_the_command_line_is_not_written_down(

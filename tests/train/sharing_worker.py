@@ -17,6 +17,7 @@ from sutura.train.objectives import clip
 from two_processes import answer, refused
 
 OPTIM = OptimConfig(lr=2e-2, weight_decay=0.1, warmup=2, clip=0.5)
+HALVES = OPTIM.model_copy(update={"trained_dtype": "bfloat16"})
 
 
 @dataclass
@@ -60,8 +61,15 @@ def make_model(seed: int = 0) -> nn.Module:
     return model
 
 
+def make_halves() -> nn.Module:
+    """The same with every weight in bfloat16, as under `optim.trained_dtype`."""
+    model = make_model()
+    model.forward = lambda x: nn.Sequential.forward(model, x.bfloat16())  # type: ignore[method-assign]
+    return model.bfloat16()
+
+
 def squared_error(model: nn.Module, part: Part, step: int) -> tuple[Tensor, dict[str, Any]]:
-    error = (model(part.x) - part.y).square()
+    error = (model(part.x).float() - part.y).square()
     return error.sum() / part.total, {"worst": error.max(), "size": float(len(part.x))}
 
 
@@ -70,7 +78,13 @@ class Killed(Exception):
 
 
 def train(
-    folder: Path | None, feed: Feed, *, kill: int = 0, model: nn.Module | None = None, **options: Any
+    folder: Path | None,
+    feed: Feed,
+    *,
+    kill: int = 0,
+    model: nn.Module | None = None,
+    optim: OptimConfig = OPTIM,
+    **options: Any,
 ) -> Any:
     """Metrics of a run and the weights it ends with."""
     model, rows = model or make_model(), []
@@ -82,7 +96,7 @@ def train(
 
     options = {"seed": 3, "checkpoint_every": 2 if folder else 0, **options}
     try:
-        result = fit(model, squared_error, feed, OPTIM, directory=folder, on_step=on_step, **options)
+        result = fit(model, squared_error, feed, optim, directory=folder, on_step=on_step, **options)
     except Killed:
         return {}
     values = {name: [row[name] for row in rows] for name in ("loss", "grad_norm", "worst", "size")}
@@ -95,6 +109,7 @@ def work(rank: int, folder: Path) -> dict[str, Any]:
     train(folder / "parts", Feed(), kill=5)
     told["resumed"] = train(folder / "parts", Feed(), resume=True)
     told["rows"] = len(list(read_metrics(folder / "parts" / "metrics.jsonl")))
+    told["halves"] = train(None, Feed(), model=make_halves(), optim=HALVES)
     told["bad"] = train(folder / "bad", Feed(bad=(6, 1)))  # the second process's micro-batch
     told["other weights"] = refused(lambda: train(None, Feed(), model=make_model(rank)))
     told["norm"] = refused(

@@ -10,6 +10,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sutura.compare.cell import _shared_out
+from sutura.core.config import parse
+from sutura.core.errors import UserError
+from sutura.core.processes import Processes
 from sutura.data.samples import SetAside
 from sutura.stitch.prompt import PromptBuilder, PromptConfig
 from sutura.train.loop import fit
@@ -37,6 +41,15 @@ def test_how_a_steps_loss_is_averaged(average: str, prompt: PromptBuilder) -> No
     other = torch.cat(nats).mean() if average == "micro" else torch.stack([n.mean() for n in nats]).mean()
     assert loss == pytest.approx(float(by_hand), rel=1e-5)
     assert abs(loss - float(other)) > 1e-3
+
+
+def test_micro_batches_whose_means_count_keep_their_size() -> None:
+    """Fault: memory, or the number of processes, decides what a step's loss is."""
+    with pytest.raises(UserError, match=r"average=micro needs a micro_batch of a fixed size"):
+        parse(FeedConfig, {"average": "micro", "micro_batch": "auto"})
+    counted = FeedConfig(batch=16, micro_batch=16, average="micro")
+    assert _shared_out(counted, Processes(0, 2)) == counted
+    assert _shared_out(FeedConfig(batch=16, micro_batch=16), Processes(0, 2)).micro_batch == 8
 
 
 def test_bfloat16_weights_train_and_their_moments_are_bfloat16(prompt: PromptBuilder) -> None:

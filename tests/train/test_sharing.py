@@ -12,7 +12,7 @@ from torch import nn
 from sutura.core.log import read_metrics
 from sutura.core.processes import Processes
 from sutura.train.sharing import join_rows, share, sum_gradients
-from train.sharing_worker import Feed, train
+from train.sharing_worker import HALVES, Feed, make_halves, train
 from two_processes import run_two
 
 
@@ -44,8 +44,18 @@ def test_two_processes_give_the_curve_of_one(two: list[dict[str, Any]]) -> None:
     assert alone["loss"][-1] < alone["loss"][0]
 
 
+def test_weights_in_bfloat16_are_shared_too(two: list[dict[str, Any]]) -> None:
+    """Fault: the sum is float32, and a bfloat16 weight takes no float32 gradient."""
+    alone = train(None, Feed(), model=make_halves(), optim=HALVES)
+    for told in two:
+        assert told["halves"]["loss"] == pytest.approx(alone["loss"], rel=0.05)
+        for name, weight in alone["weights"].items():
+            assert told["halves"]["weights"][name].dtype == torch.bfloat16
+            torch.testing.assert_close(told["halves"]["weights"][name], weight, rtol=0.05, atol=0.02)
+
+
 def test_both_end_with_the_same_bits(two: list[dict[str, Any]]) -> None:
-    for case in ("whole", "resumed", "bad"):
+    for case in ("whole", "resumed", "halves", "bad"):
         a, b = (told[case]["weights"] for told in two)
         assert all(torch.equal(a[name], b[name]) for name in a)
         assert two[0][case]["loss"][:3] == two[1][case]["loss"][:3]

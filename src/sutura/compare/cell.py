@@ -226,9 +226,9 @@ def _train(
 
 
 def _shared_out(feed: FeedConfig, team: Processes) -> FeedConfig:
-    """Micro-batches small enough that every process gets one; the step's loss does not depend on their size."""
+    """Micro-batches small enough that every process gets one, where the step's loss does not depend on their size."""
     most = -(-feed.batch // team.count)
-    if feed.micro_batch == "auto" or feed.micro_batch <= most:
+    if feed.micro_batch == "auto" or feed.average == "micro" or feed.micro_batch <= most:
         return feed
     if team.several:
         say(f"feed.micro_batch={feed.micro_batch} is lowered to {most} for {team.count} processes")

@@ -82,7 +82,7 @@ def plan_cells(
         "llm": {**config.llm.resolved(), "fingerprint": llm_fingerprint},
         "prompt": config.prompt.resolved(),
         "test": dict(test_fingerprints),
-        "evaluate": config.evaluate.resolved(),
+        "evaluate": {**config.evaluate.resolved(), "headline": None},  # a ledger holds every score
     }
     trained = {
         **shared,

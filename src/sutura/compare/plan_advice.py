@@ -75,6 +75,7 @@ def _training(plan: Plan, row: EncoderConfig | None, gpu: Gpu) -> Iterator[tuple
     def peak(changed: CompareConfig, micro: int) -> int:
         return train_micro(changed, row, sizes, micro).peak
 
+    same = "the same gradients" if config.feed.average == "step" else "another loss, under feed.average=micro"
     smaller = [micro for micro in micro_sizes(config.feed.batch) if micro < plan.micro]
     for micro in smaller:
         needed = peak(config, micro)
@@ -82,7 +83,7 @@ def _training(plan: Plan, row: EncoderConfig | None, gpu: Gpu) -> Iterator[tuple
             yield (
                 f"feed.micro_batch={micro}",
                 needed,
-                f"the batch stays {config.feed.batch}; the same gradients, more passes",
+                f"the batch stays {config.feed.batch}; {same}, more passes",
             )
             break
     if not config.llm.gradient_checkpointing:

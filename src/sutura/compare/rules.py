@@ -56,6 +56,8 @@ def _training(config: CompareConfig) -> Iterator[tuple[str, str]]:
             f"optim.trained_dtype: {config.optim.trained_dtype}",
             "trained weights and moments have no float32 master, so small updates are lost",
         )
+    if config.optim.decay_all:
+        yield "optim.decay_all: true", "weight decay pulls at biases, norms and scalars too"
     if config.feed.average == "micro":
         yield "feed.average: micro", "answers weigh by the micro-batch they fall into"
     if config.feed.turns == "first":

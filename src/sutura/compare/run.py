@@ -166,10 +166,12 @@ def choose_rates(
             chosen, list(eyes.values()), select, language, dict.fromkeys(("none", *eyes), lr)
         )
     ]
-    missing = [cell for _, cell in cells if not is_finished(Path(config.runs), cell)]
+    team, runs = here(), Path(config.runs)
+    finished = team.from_first(lambda: [is_finished(runs, cell) for _, cell in cells])
+    missing = [cell for (_, cell), done in zip(cells, finished, strict=True) if not done]
     say(f"learning rates: {len(cells)} cells on the selection split, {len(missing)} to train")
     run_jobs([make_job(cell, chosen, select, eyes) for cell in missing], chosen)
-    sweep = read_sweep(Path(config.runs), cells)
+    sweep = team.from_first(lambda: read_sweep(runs, cells))
     say("; ".join(f"{name}: lr {rate:g}" for name, rate in sweep.chosen.items()))
     return sweep
 

@@ -141,7 +141,8 @@ def evaluate_saved(
             "data": {row.name: data.fingerprint},
         }
         write_ledger(out, ledger, meta)
-    table = _table(check_ledger(pl.DataFrame(ledger)), row.name, row.metric).markdown()
+    metric = (config.headline if config is not None else None) or row.metric
+    table = _table(check_ledger(pl.DataFrame(ledger)), row.name, metric).markdown()
     return "\n\n".join((table.rstrip(), "\n".join(f"- {note}" for note in notes)))
 
 

@@ -194,14 +194,15 @@ def _some(samples: list[Sample], count: int, seed: int) -> list[Sample]:
 def _in_part(source: VqaSource, image_id: str, content: str) -> bool:
     """Which part a picture belongs to depends on the picture and the shares alone: no picture can be in two.
 
-    What is held out is decided by the picture's bytes, so that it is held out of every set that holds the same file.
+    It is decided by the picture's bytes, so that what is held out is held out of every set that holds the same file,
+    and a file that stands under two ids is in one part.
     """
     if source.part == "all":
         return True
     held_out = derive_seed(0, "held out", content or image_id) / 2**63 < source.test_share
     if held_out or source.part in ("test", "train"):
         return held_out == (source.part == "test")
-    chosen = derive_seed(0, "part", image_id) / 2**63 < source.select_share
+    chosen = derive_seed(0, "part", content or image_id) / 2**63 < source.select_share
     return chosen == (source.part == "select")
 
 

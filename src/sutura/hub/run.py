@@ -18,7 +18,7 @@ def run(config: CompareConfig, *, command: str = "", from_hub: str | None = None
     """A comparison from its config to its report, as `sutura.compare.run.run` runs it.
 
     With `hub.push`, every cell is sent when it is finished, and the whole with its card at the end. A cell that
-    could not be sent is told and stops nothing. Of several processes the first one speaks to the Hub.
+    could not be sent is told and stops nothing. Of several processes the first alone speaks with the Hub.
 
     Args:
         config: of the comparison.
@@ -29,26 +29,21 @@ def run(config: CompareConfig, *, command: str = "", from_hub: str | None = None
         UserError: before anything is trained, where the repository may not be written to.
     """
     team = here()
-
-    def before() -> None:
-        if config.hub.push:
-            ready(repository(config.hub.repo), private=config.hub.private)
-        if from_hub is not None:
-            take_cells(from_hub, Path(config.runs))
-
-    team.from_first(before)
+    if config.hub.push:
+        team.from_first(lambda: ready(repository(config.hub.repo), private=config.hub.private))
+    if from_hub is not None:
+        team.from_first(lambda: take_cells(from_hub, Path(config.runs)))
 
     def send(cell: Cell) -> None:
         try:
-            _push(cell_directory(Path(config.runs), cell), config, command)
+            team.from_first(lambda: _push(cell_directory(Path(config.runs), cell), config, command))
         except UserError as error:
             say(f"{cell.label} was not sent: {error} It is tried again at the end.")
 
-    sends = config.hub.push and team.first
-    path = compare(config, command=command, on_cell=send if sends else None)
-    if sends:
+    path = compare(config, command=command, on_cell=send if config.hub.push else None)
+    if config.hub.push:
         try:
-            _push(path.parent, config, command)
+            team.from_first(lambda: _push(path.parent, config, command))
         except UserError as error:
             raise UserError(
                 f"{error} The report is at {path}; send it with `sutura push {path.parent}`."

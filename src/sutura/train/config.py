@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sutura.core.config import Section
 
@@ -58,7 +58,8 @@ class FeedConfig(Section):
             `first` takes the first question of each picture only, `conversation` lets every turn see the turns before
             it with their answers, as one dialogue. A source whose own `turns` is `conversation` is one always.
         average: `step` divides a step's loss by all its supervised tokens, `micro` averages the means of its
-            micro-batches, as plain gradient accumulation does: an answer in a batch of short answers weighs more.
+            micro-batches, as plain gradient accumulation does: an answer in a batch of short answers weighs more, and
+            the loss depends on `micro_batch`.
     """
 
     batch: int = 16
@@ -67,6 +68,15 @@ class FeedConfig(Section):
     answers: int | None = None
     turns: Literal["shared", "separate", "first", "conversation"] = "shared"
     average: Literal["step", "micro"] = "step"
+
+    @model_validator(mode="after")
+    def _micro_batches_that_count_have_a_size(self) -> FeedConfig:
+        if self.average == "micro" and self.micro_batch == "auto":
+            raise ValueError(
+                "average=micro needs a micro_batch of a fixed size: the loss depends on it, and auto changes it with "
+                "the memory"
+            )
+        return self
 
 
 class TrackConfig(Section):

@@ -57,7 +57,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], team: Processes) -> None:
         dist.all_reduce(flat)
         *sums, had = flat.split([p.numel() for p in bucket] + [len(bucket)])
         for parameter, total, some in zip(bucket, sums, had.tolist(), strict=True):
-            parameter.grad = total.view_as(parameter).clone() if some else None
+            parameter.grad = total.view_as(parameter).to(parameter.dtype, copy=True) if some else None
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
