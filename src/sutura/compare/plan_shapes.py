@@ -18,6 +18,7 @@ from sutura.stitch.language_outline import outline_language_model
 from sutura.stitch.model import StitchModel, describe_parts
 from sutura.stitch.pack import pack
 from sutura.stitch.projector import build_projector
+from sutura.train.optim import trainable_parameters
 
 ADAM_STATES = 2
 """AdamW keeps two numbers for each trained weight, in the weight's precision."""
@@ -72,17 +73,19 @@ def build(config: CompareConfig, encoder: EncoderOutline | None, *, live: bool) 
 
     Args:
         config: the comparison.
-        encoder: its outline; marked for training here as the config says.
+        encoder: its outline; marked for training here as the config says. What trains has `optim.trained_dtype`.
         live: the encoder is part of the model.
     """
     lm = outline_language_model(config.llm)
-    if encoder is None:
-        return StitchModel(lm, None)
-    with torch.device("meta"):
-        projector = build_projector(config.projector, encoder.width, embedding_size(lm)[1], seed=0)
-        if config.encoder.train != "none":
-            encoder.unfreeze("all" if config.encoder.train == "all" else config.encoder.last_k)
-    return StitchModel(lm, projector, encoder if live else None)
+    model = StitchModel(lm, None)
+    if encoder is not None:
+        with torch.device("meta"):
+            projector = build_projector(config.projector, encoder.width, embedding_size(lm)[1], seed=0)
+            if config.encoder.train != "none":
+                encoder.unfreeze("all" if config.encoder.train == "all" else config.encoder.last_k)
+        model = StitchModel(lm, projector, encoder if live else None)
+    trainable_parameters(model, config.optim.trained_dtype)
+    return model
 
 
 def count_parts(config: CompareConfig, encoder: EncoderOutline | None) -> Parts:
@@ -104,6 +107,12 @@ def runs_live(config: CompareConfig) -> bool:
     return not config.features.cache or config.encoder.train != "none"
 
 
+def in_float32(config: CompareConfig) -> bool:
+    """Whether the language model's arithmetic is in float32."""
+    weights = config.optim.trained_dtype if config.llm.train == "full" else config.llm.dtype
+    return config.optim.precision == "float32" and weights == "float32"
+
+
 def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes, micro: int) -> Training:
     """One micro-batch of so many answers.
 
@@ -118,7 +127,7 @@ def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSiz
     rows = rows_of(micro, sizes, config.feed.turns)
     packed = pack(rows, head_ids=head_ids(sizes.texts), pad_id=0)
     pictures = pictures_in(rows)
-    seen = encoder.num_tokens if encoder is not None else 0
+    seen = config.projector.tokens(encoder.num_tokens) if encoder is not None else 0
     cost = training_pass(
         model,
         packed,
@@ -128,6 +137,26 @@ def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSiz
     )
     answers = sum(len(row.turns) for row in rows)
     return Training(answers, pictures, seen + packed.input_ids.shape[1], cost, ADAM_STATES * cost.gradients)
+
+
+def live_float32(
+    config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes, training: Training
+) -> int:
+    """Operations of a micro-batch that a live encoder does in float32 beside a language model in half precision.
+
+    Args:
+        config, row, sizes: as for `train_micro`.
+        training: what that found.
+    """
+    if row is None or not runs_live(config) or config.optim.precision != "float32":
+        return 0
+    cached = config.model_copy(
+        update={
+            "features": config.features.model_copy(update={"cache": True}),
+            "encoder": config.encoder.model_copy(update={"train": "none"}),
+        }
+    )
+    return training.cost.flops - train_micro(cached, row, sizes, training.answers).cost.flops
 
 
 def ask_batch(config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes) -> Pass:
@@ -150,8 +179,9 @@ def _given(config: CompareConfig, encoder: EncoderOutline | None, pictures: int)
 
 
 def encode_batch(config: CompareConfig, row: EncoderConfig) -> Pass:
-    """Encoding as many pictures as the feature cache takes at once."""
-    return encoding_pass(outline_encoder(row), config.features.batch)
+    """Encoding as many pictures as the feature cache takes at once; of a fused row, its heaviest part."""
+    passes = [encoding_pass(outline_encoder(part), config.features.batch) for part in row.parts()]
+    return max(passes, key=lambda found: found.peak)
 
 
 def micro_sizes(batch: int) -> Sequence[int]:
