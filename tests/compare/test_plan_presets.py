@@ -257,6 +257,19 @@ def test_grids_that_differ_are_refused_as_by_the_run() -> None:
         outline_encoder(row)
 
 
+def test_live_encoders_are_all_on_the_device(small: CompareConfig) -> None:
+    """Fault: the memory of one live encoder, where the run holds every row's."""
+    features = {"cache": False}
+    alone, both = (
+        plan_run(changed(small, encoders=encoders, features=features)).rows[0]
+        for encoders in (["zoo:clip"], ["zoo:clip", "zoo:ijepa"])
+    )
+    other = load_encoder("zoo:ijepa")
+    held = sum(tensor.nbytes for tensor in [*other.parameters(), *other.buffers()])
+    assert both.training.peak == alone.training.peak + held
+    assert both.asking.peak == alone.asking.peak + held
+
+
 def test_cells_that_choose_rates_are_in_the_hours(small: CompareConfig) -> None:
     train = {**small.data.train.resolved(), "part": "fit", "test_share": 0.1}
     select = {**train, "part": "select", "limit": 50}

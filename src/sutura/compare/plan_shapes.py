@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -107,6 +108,20 @@ def runs_live(config: CompareConfig) -> bool:
     return not config.features.cache or config.encoder.train != "none"
 
 
+def live_beside(config: CompareConfig, row: EncoderConfig | None) -> int:
+    """Bytes of the other rows' encoders: a run whose encoders are live keeps all of them on the device."""
+    if not runs_live(config):
+        return 0
+    return sum(encoder_bytes(other) for other in config.encoder_rows() if other != row)
+
+
+@cache
+def encoder_bytes(row: EncoderConfig) -> int:
+    """Of an encoder's weights, as it is loaded."""
+    outline = outline_encoder(row)
+    return sum(tensor.nbytes for tensor in [*outline.parameters(), *outline.buffers()])
+
+
 def in_float32(config: CompareConfig) -> bool:
     """Whether the language model's arithmetic is in float32."""
     weights = config.optim.trained_dtype if config.llm.train == "full" else config.llm.dtype
@@ -135,6 +150,7 @@ def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSiz
         autocast=config.optim.precision == "bfloat16",
         accumulating=micro < config.feed.batch,
     )
+    cost = replace(cost, peak=cost.peak + live_beside(config, row))
     answers = sum(len(row.turns) for row in rows)
     return Training(answers, pictures, seen + packed.input_ids.shape[1], cost, ADAM_STATES * cost.gradients)
 
@@ -165,7 +181,8 @@ def ask_batch(config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes
     model = build(config, encoder, live=runs_live(config))
     rows = rows_of(config.evaluate.batch, sizes, "shared", answered=False)
     packed = pack(rows, head_ids=head_ids(sizes.texts), pad_id=0)
-    return asking_pass(model, packed, _given(config, encoder, pictures_in(rows)))
+    cost = asking_pass(model, packed, _given(config, encoder, pictures_in(rows)))
+    return replace(cost, peak=cost.peak + live_beside(config, row))
 
 
 def _given(config: CompareConfig, encoder: EncoderOutline | None, pictures: int) -> Tensor | None:

@@ -222,7 +222,8 @@ def _need(plan: Plan) -> str:
     return (
         f"The most is held in {phase}: {plan.phases[phase] / GB:.2f} GB; with {100 * plan.settings.slack:g} % slack "
         f"and {plan.settings.reserve_gb:g} GB for driver and libraries{each} {plan.needed():.1f} GB, and {which}. "
-        f"What a pass holds besides the parts (one layer's temporaries) is in the sums at most.{kept}"
+        "What a pass holds besides the parts (one layer's temporaries, other live encoders) is in the sums at most."
+        f"{kept}"
     )
 
 
