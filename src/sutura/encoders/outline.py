@@ -37,7 +37,9 @@ class EncoderOutline(VisionEncoder):
         self.trunk, self.config, self.image_size = trunk, config, image_size
         self.name, self.id = config.display_name(), config.id
         self.num_prefix_tokens, self.fingerprint = trunk.num_prefix_tokens, ""
-        self._learning = []
+        family = getattr(trunk, "family", None)  # of transformers; timm's trunks know their name
+        name = family.model if family is not None else dict(trunk.architecture).get("architecture")
+        self.about, self._learning = {"architecture": name}, []
         self.requires_grad_(False)
         self.train(False)
         self.width, rows, columns = self._probe()
