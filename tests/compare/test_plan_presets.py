@@ -231,7 +231,8 @@ def test_a_fused_row_is_its_parts_side_by_side(small: CompareConfig) -> None:
     assert fused.parts.encoder == sum(p.numel() for p in real.parameters())
     assert fused.parts.encoder == clip.parts.encoder + ijepa.parts.encoder
     assert fused.encode_flops == clip.encode_flops + ijepa.encode_flops
-    assert fused.encoding == max((clip.encoding, ijepa.encoding), key=lambda cost: cost.peak)
+    assert fused.kept == (*clip.kept, *ijepa.kept)
+    assert fused.peaks["encoding"] == max(clip.peaks["encoding"], ijepa.peaks["encoding"])
 
 
 def test_features_that_two_rows_read_are_made_and_kept_once(small: CompareConfig) -> None:
@@ -277,6 +278,8 @@ def test_cells_that_choose_rates_are_in_the_hours(small: CompareConfig) -> None:
     plan = plan_run(changed(small, data=data, optim={"lr_sweep": [0.1, 0.2, 0.3]}))
     encode, one = plan.seconds(plan.rows[0], GPU)
     assert plan.sizes.encoded == 1150
+    assert encode is not None
+    assert one is not None
     assert plan.total_seconds(GPU) == pytest.approx(encode + (2 + 3) * one)
     assert "2 seeds, and before them one cell for each of 3 learning rates" in text(plan, GPU, [])
 

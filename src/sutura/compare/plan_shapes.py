@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -115,11 +114,16 @@ def live_beside(config: CompareConfig, row: EncoderConfig | None) -> int:
     return sum(encoder_bytes(other) for other in config.encoder_rows() if other != row)
 
 
-@cache
+_BYTES: dict[str, int] = {}
+
+
 def encoder_bytes(row: EncoderConfig) -> int:
-    """Of an encoder's weights, as it is loaded."""
-    outline = outline_encoder(row)
-    return sum(tensor.nbytes for tensor in [*outline.parameters(), *outline.buffers()])
+    """Of an encoder's weights, as it is loaded; counted once for each row."""
+    key = row.hash()
+    if key not in _BYTES:
+        outline = outline_encoder(row)
+        _BYTES[key] = sum(tensor.nbytes for tensor in [*outline.parameters(), *outline.buffers()])
+    return _BYTES[key]
 
 
 def in_float32(config: CompareConfig) -> bool:
