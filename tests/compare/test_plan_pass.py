@@ -78,19 +78,22 @@ def peak_of(step: Any) -> int:
 
 
 CASES = {
-    "float32": (LlmConfig(), False, False),
-    "bfloat16, a later micro-batch": (LlmConfig(dtype="bfloat16"), True, True),
-    "checkpointed": (LlmConfig(dtype="bfloat16", gradient_checkpointing=True), True, True),
-    "every weight": (LlmConfig(train="full"), False, False),
+    "float32": (LlmConfig(), False, False, "float32"),
+    "bfloat16, a later micro-batch": (LlmConfig(dtype="bfloat16"), True, True, "float32"),
+    "checkpointed": (LlmConfig(dtype="bfloat16", gradient_checkpointing=True), True, True, "float32"),
+    "every weight": (LlmConfig(train="full"), False, False, "float32"),
+    "trained in bfloat16, as the published runs": (LlmConfig(dtype="bfloat16"), False, True, "bfloat16"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_operations_are_exact_and_memory_within_five_percent(case: str) -> None:
     """A real step: its operations by torch's counter, its memory by torch's profiler."""
-    llm, autocast, accumulating = CASES[case]
+    llm, autocast, accumulating, trained = CASES[case]
     packed, patches = batch(), torch.randn(8, 16, 48)
-    model = stitch("cpu", llm)
+    model, outline = stitch("cpu", llm), stitch("meta", llm)
+    for one in (model, outline):
+        trainable_parameters(one, trained)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -102,7 +105,7 @@ def test_operations_are_exact_and_memory_within_five_percent(case: str) -> None:
     if not accumulating:
         model.zero_grad(set_to_none=True)
     found = training_pass(
-        stitch("meta", llm),
+        outline,
         packed,
         torch.empty(8, 16, 48, device="meta"),
         autocast=autocast,

@@ -7,14 +7,13 @@ import re
 from functools import cache
 from pathlib import Path
 
-ROWS = 19
+ROWS = 26
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
 def rows(root: Path) -> list[str]:
     lines = (root / "docs/faults.md").read_text(encoding="utf-8").splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    return table[2:]
+    return [line for line in lines if line.startswith("|") and not line.startswith(("| the fault,", "|---"))]
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,6 +18,8 @@ from sutura.compare.plan_shapes import (
     ask_batch,
     count_parts,
     encode_batch,
+    in_float32,
+    live_float32,
     micro_sizes,
     runs_live,
     train_micro,
@@ -27,6 +29,23 @@ from sutura.encoders.config import EncoderConfig
 from sutura.encoders.outline import outline_encoder
 
 GB = 10**9
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Features that are computed once and kept on disk; rows that read the same encoder share them.
+
+    Args:
+        key: of encoder, tokens and layer.
+        cost: a batch of pictures on the way to the disk.
+        flops: of one picture.
+        size: bytes; None where the number of pictures is not known.
+    """
+
+    key: str
+    cost: Pass
+    flops: float
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -40,9 +59,9 @@ class RowPlan:
         parts: parameters.
         training: one micro-batch.
         asking: as many questions as evaluation reads at once.
-        encoding: a batch of pictures on the way to the feature cache; None where the encoder runs in every step.
-        encode_flops: of one picture; 0 where that is part of training.
-        cache_bytes: features on disk; None without a cache, or where the number of pictures is not known.
+        kept: features on disk, of a fused row those of each part; none where the encoder runs in every step.
+        live_float32: operations of a micro-batch that a live encoder does in float32 beside a language model in half
+            precision.
     """
 
     name: str
@@ -52,9 +71,24 @@ class RowPlan:
     parts: Parts
     training: Training
     asking: Pass
-    encoding: Pass | None
-    encode_flops: float
-    cache_bytes: int | None
+    kept: tuple[Kept, ...] = ()
+    live_float32: int = 0
+
+    @property
+    def encoding(self) -> Pass | None:
+        """A batch of pictures on the way to the disk, by the encoder that holds the most; None without a cache."""
+        return max((kept.cost for kept in self.kept), key=lambda cost: cost.peak, default=None)
+
+    @property
+    def encode_flops(self) -> float:
+        """Of one picture on the way to the disk; 0 where that is part of training."""
+        return sum(kept.flops for kept in self.kept)
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Features on disk that it reads; None without a cache, or where the number of pictures is not known."""
+        sizes = [kept.size for kept in self.kept if kept.size is not None]
+        return sum(sizes) if sizes else None
 
     @property
     def peaks(self) -> dict[str, int]:
@@ -89,6 +123,16 @@ class Plan:
         """Optimizer steps of one cell; None where the number of answers is not known."""
         return None if self.sizes.answers is None else math.ceil(self.sizes.answers / self.config.feed.batch)
 
+    @property
+    def cells(self) -> int:
+        """Trained for each row: the seeds, and one for every learning rate that is tried before them."""
+        return len(self.config.seeds) + len(self.config.optim.lr_sweep)
+
+    @property
+    def kept(self) -> dict[str, Kept]:
+        """Everything on disk once, whatever rows read it."""
+        return {kept.key: kept for row in self.rows for kept in row.kept}
+
     @cached_property
     def phases(self) -> dict[str, int]:
         """The most any row holds in each phase, bytes."""
@@ -107,33 +151,39 @@ class Plan:
 
     def seconds(self, row: RowPlan, gpu: Gpu) -> tuple[float | None, float | None]:
         """Of encoding all pictures once, and of training one cell; None where a number is not known."""
-        busy = self.settings.utilisation * 10**12
-        pictures, answers = self.sizes.encoded, self.sizes.answers
-        encode: float | None = 0.0
-        if row.encode_flops:
-            encode = None if pictures is None else pictures * row.encode_flops / (gpu.fp32 * busy)
-        train = None
-        if answers is not None:
-            train = answers * row.flops_per_answer / (self._rate(gpu) * busy)
+        encode = self._encode_seconds(row.kept, gpu)
+        if self.sizes.answers is None:
+            return encode, None
+        micros, slow = self.sizes.answers / row.training.answers, row.live_float32
+        fast = row.training.cost.flops - slow
+        train = micros * (fast / self._rate(gpu) + slow / gpu.fp32) / self._busy
         return encode, train
 
     def total_seconds(self, gpu: Gpu) -> float | None:
-        """Of every cell: all seeds, features once. Evaluation is not in it."""
-        total = 0.0
+        """Of every cell: all seeds and tried learning rates, features once. Evaluation is not in it."""
+        total = self._encode_seconds(self.kept.values(), gpu)
         for row in self.rows:
-            encode, train = self.seconds(row, gpu)
-            if encode is None or train is None:
+            _, train = self.seconds(row, gpu)
+            if total is None or train is None:
                 return None
-            total += encode + len(self.config.seeds) * train
+            total += self.cells * train
         return total
+
+    @property
+    def _busy(self) -> float:
+        return self.settings.utilisation * 10**12
+
+    def _encode_seconds(self, kept: Iterable[Kept], gpu: Gpu) -> float | None:
+        """Of all pictures once, in float32."""
+        flops = sum(one.flops for one in kept)
+        if not flops:
+            return 0.0
+        pictures = self.sizes.encoded
+        return None if pictures is None else pictures * flops / (gpu.fp32 * self._busy)
 
     def _rate(self, gpu: Gpu) -> float:
         """10¹² operations a second of the language model's arithmetic."""
-        config = self.config
-        half = config.optim.precision == "bfloat16" or (
-            config.llm.train != "full" and config.llm.dtype != "float32"
-        )
-        return gpu.bf16 if half else gpu.fp32
+        return gpu.fp32 if in_float32(self.config) else gpu.bf16
 
 
 def plan_run(config: CompareConfig, settings: PlanSettings | None = None, gpu: Gpu | None = None) -> Plan:
@@ -157,9 +207,9 @@ def plan_run(config: CompareConfig, settings: PlanSettings | None = None, gpu: G
     if micro == "auto":
         micro = _largest(config, settings, sizes, listed, gpu)
     made: dict[str, RowPlan] = {}
-    return Plan(
-        config, settings, sizes, micro, tuple(_row(config, row, sizes, micro, made) for row in listed)
-    )
+    passes: dict[str, Pass] = {}
+    rows = tuple(_row(config, row, sizes, micro, made, passes) for row in listed)
+    return Plan(config, settings, sizes, micro, rows)
 
 
 def _largest(
@@ -185,34 +235,44 @@ def _row(
     sizes: DataSizes,
     micro: int,
     made: dict[str, RowPlan],
+    passes: dict[str, Pass],
 ) -> RowPlan:
     """One row; rows of one shape (the untrained control and its model) are computed once."""
     if row is None:
-        training = train_micro(config, None, sizes, micro)
-        asking = ask_batch(config, None, sizes)
-        return RowPlan("blind", "", 0, 0, count_parts(config, None), training, asking, None, 0.0, None)
+        training, asking = train_micro(config, None, sizes, micro), ask_batch(config, None, sizes)
+        return RowPlan("blind", "", 0, 0, count_parts(config, None), training, asking)
     shape = row.model_copy(update={"name": None, "untrained_seed": None, "trained": True}).hash()
     if shape not in made:
         outline = outline_encoder(row)
-        live, encoded = runs_live(config), sizes.encoded
-        encoding = None if live else encode_batch(config, row)
-        cache = None
-        if not live and encoded is not None:
-            cache = estimate_bytes(encoded, outline.num_tokens, outline.width, config.features.dtype)
+        training = train_micro(config, row, sizes, micro)
+        slow = 0 if in_float32(config) else live_float32(config, row, sizes, training)
         made[shape] = RowPlan(
             row.display_name(),
             row.id,
-            outline.num_tokens,
+            config.projector.tokens(outline.num_tokens),
             outline.width,
             count_parts(config, outline),
-            train_micro(config, row, sizes, micro),
+            training,
             ask_batch(config, row, sizes),
-            encoding,
-            0.0 if encoding is None else encoding.flops / config.features.batch,
-            cache,
+            live_float32=slow,
         )
-    found = made[shape]
-    return replace(found, name=row.display_name())
+    return replace(made[shape], name=row.display_name(), kept=tuple(_kept(config, row, sizes, passes)))
+
+
+def _kept(
+    config: CompareConfig, row: EncoderConfig, sizes: DataSizes, passes: dict[str, Pass]
+) -> Iterator[Kept]:
+    """What a row reads from disk; passes are remembered by the encoder's shape."""
+    for part in () if runs_live(config) else row.parts():
+        key = part.model_copy(update={"name": None})
+        shape = key.model_copy(update={"untrained_seed": None, "trained": True}).hash()
+        if shape not in passes:
+            passes[shape] = encode_batch(config, part)
+        cost, outline = passes[shape], outline_encoder(part)
+        size = None
+        if sizes.encoded is not None:
+            size = estimate_bytes(sizes.encoded, outline.num_tokens, outline.width, config.features.dtype)
+        yield Kept(key.hash(), cost, cost.flops / config.features.batch, size)
 
 
 def smallest_gpu(plan: Plan) -> Gpu | None:

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sutura.compare.config import CompareConfig
+from sutura.compare.config import CompareConfig, TestSet
 from sutura.compare.plan_config import PlanSettings
-from sutura.data.places import name_at
+from sutura.compare.plan_sources import source_sizes
+from sutura.core.config import parse
 from sutura.data.sources import VqaSource
+from sutura.evals.benchmarks import BENCHMARKS
 from sutura.stitch.pack import Row, TurnsMode, split_turns
 from sutura.stitch.prompt import Turn
 
 TEMPLATES: dict[str, tuple[int, int]] = {"auto": (24, 5), "plain": (2, 3), "published": (3, 0)}
 """Tokens before a question, and between it and its answer; `auto` is Qwen2.5's chat template with its system prompt."""
-
-
-@dataclass(frozen=True)
-class SetSizes:
-    """A known set's training split; means, rounded up.
-
-    Args:
-        source: where the numbers come from.
-    """
-
-    pictures: int
-    questions: int
-    question_tokens: int
-    answer_tokens: int
-    source: str
-
-
-_CAULDRON = "the_cauldron's published counts, unchecked here; token counts assumed"
-
-#: By the set's name in the_cauldron, or the benchmark's own.
-KNOWN: dict[str, SetSizes] = {
-    "vqav2": SetSizes(82772, 443757, 8, 3, _CAULDRON),
-    "cocoqa": SetSizes(46287, 78736, 11, 3, _CAULDRON),
-    "clevr": SetSizes(70000, 699989, 22, 3, _CAULDRON),
-    "tallyqa": SetSizes(98680, 183986, 9, 3, _CAULDRON),
-    "scienceqa": SetSizes(4976, 6149, 80, 3, _CAULDRON),
-    "daquar": SetSizes(795, 6794, 13, 3, "the official split, counted; token counts assumed"),
-}
-UNKNOWN = SetSizes(0, 0, 10, 3, "assumed")
 
 
 @dataclass(frozen=True)
@@ -73,6 +44,7 @@ class DataSizes:
         texts: lengths.
         answers: trained on in one cell; None where not known.
         source: where the sizes come from.
+        select_pictures: of the split that learning rates are chosen on; 0 without one.
     """
 
     pictures: int | None
@@ -81,69 +53,52 @@ class DataSizes:
     texts: Texts
     answers: int | None
     source: str
+    select_pictures: int | None = 0
 
     @property
     def encoded(self) -> int | None:
         """Pictures an encoder has to read once; None where not known."""
-        if self.pictures is None or self.test_pictures is None:
+        if self.pictures is None or self.test_pictures is None or self.select_pictures is None:
             return None
-        return self.pictures + self.test_pictures
+        return self.pictures + self.test_pictures + self.select_pictures
 
 
 def data_sizes(config: CompareConfig, assumed: PlanSettings) -> DataSizes:
     """Sizes of a run's data; nothing is opened."""
-    train, feed = config.data.train, config.feed
-    known = _known(train)
-    pictures = _pictures(train, assumed.pictures or known.pictures or None)
-    asked = train.questions_per_picture or (8 if train.source == "world" else None)
-    per_picture = assumed.questions_per_picture or (
-        asked + train.descriptions_per_picture
-        if asked
-        else known.questions / known.pictures
-        if known.pictures
-        else 1.0
-    )
+    train, feed = source_sizes(config.data.train, assumed.pictures), config.feed
+    per_picture = assumed.questions_per_picture or train.per_picture
     head, tail = TEMPLATES[config.prompt.template]
     head = assumed.head_tokens or head
     tail = tail if assumed.tail_tokens is None else assumed.tail_tokens
     texts = Texts(
         head,
-        (assumed.question_tokens or known.question_tokens) + tail,
-        assumed.answer_tokens or known.answer_tokens,
+        (assumed.question_tokens or train.question_tokens) + tail,
+        assumed.answer_tokens or train.answer_tokens,
     )
     trained = 1.0 if feed.turns == "first" else per_picture
     answers = feed.answers
-    if answers is None and pictures is not None:
-        answers = round(feed.epochs * pictures * trained)
-    tests = [_pictures_of(entry.benchmark, entry.data) for entry in config.data.test]
+    if answers is None and train.pictures is not None:
+        answers = round(feed.epochs * train.pictures * trained)
+    tests = [_pictures_of(entry) for entry in config.data.test]
     test_pictures = None if any(count is None for count in tests) else sum(count or 0 for count in tests)
-    source = (
-        "the built-in world's settings; token counts assumed" if train.source == "world" else known.source
+    select = config.data.select if config.optim.lr_sweep else None
+    return DataSizes(
+        train.pictures,
+        per_picture,
+        test_pictures,
+        texts,
+        answers,
+        train.source,
+        0 if select is None else source_sizes(select).pictures,
     )
-    return DataSizes(pictures, per_picture, test_pictures, texts, answers, source)
 
 
-def _known(source: VqaSource) -> SetSizes:
-    names = [source.subset, source.name, *map(name_at, source.paths if source.path else ())]
-    return next((KNOWN[name] for name in names if name in KNOWN), UNKNOWN)
-
-
-def _pictures(source: VqaSource, whole: int | None) -> int | None:
-    """Pictures left of a set by its limit and its part."""
-    share = {"fit": 1 - source.select_share, "select": source.select_share}.get(source.part, 1.0)
-    left = None if whole is None else math.ceil(whole * share)
-    if source.limit is None:
-        return left
-    return source.limit if left is None else min(source.limit, left)
-
-
-def _pictures_of(benchmark: str, data: Mapping[str, Any]) -> int | None:
-    """Pictures of a benchmark: its limit, or the size of a known set as the most it can be."""
-    for key in ("limit", "first_rows"):
-        if data.get(key) is not None:
-            return int(data[key])
-    name = str(data.get("subset") or benchmark.rpartition("/")[2])
-    return KNOWN[name].pictures if name in KNOWN else None
+def _pictures_of(entry: TestSet) -> int | None:
+    """Pictures of a benchmark by its row and what the config lays over it; of a known set, the most it can be."""
+    row = {} if entry.benchmark.startswith("local:") else dict(BENCHMARKS.get(entry.benchmark).data)
+    given = {name: value for name, value in entry.data.items() if name not in ("metric", "answer_kind")}
+    source = parse(VqaSource, {**row, **given}, where=f"the data of {entry.benchmark}")
+    return source_sizes(source, name=entry.benchmark.rpartition("/")[2]).pictures
 
 
 def rows_of(answers: int, sizes: DataSizes, mode: TurnsMode, *, answered: bool = True) -> list[Row]:
@@ -156,6 +111,7 @@ def rows_of(answers: int, sizes: DataSizes, mode: TurnsMode, *, answered: bool =
         answered: with answers, to train on; without, to be asked.
     """
     per_picture = 1.0 if mode == "first" else sizes.per_picture
+    mode = "shared" if mode == "conversation" else mode  # a dialogue has as many tokens, and one row as well
     pictures = max(1, round(answers / per_picture))
     counts = [answers // pictures + (place < answers % pictures) for place in range(pictures)]
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from sutura.stitch.language_outline import outline_language_model
 from sutura.stitch.model import StitchModel, describe_parts
 from sutura.stitch.pack import pack
 from sutura.stitch.projector import build_projector
+from sutura.train.optim import trainable_parameters
 
 ADAM_STATES = 2
 """AdamW keeps two numbers for each trained weight, in the weight's precision."""
@@ -72,17 +73,19 @@ def build(config: CompareConfig, encoder: EncoderOutline | None, *, live: bool) 
 
     Args:
         config: the comparison.
-        encoder: its outline; marked for training here as the config says.
+        encoder: its outline; marked for training here as the config says. What trains has `optim.trained_dtype`.
         live: the encoder is part of the model.
     """
     lm = outline_language_model(config.llm)
-    if encoder is None:
-        return StitchModel(lm, None)
-    with torch.device("meta"):
-        projector = build_projector(config.projector, encoder.width, embedding_size(lm)[1], seed=0)
-        if config.encoder.train != "none":
-            encoder.unfreeze("all" if config.encoder.train == "all" else config.encoder.last_k)
-    return StitchModel(lm, projector, encoder if live else None)
+    model = StitchModel(lm, None)
+    if encoder is not None:
+        with torch.device("meta"):
+            projector = build_projector(config.projector, encoder.width, embedding_size(lm)[1], seed=0)
+            if config.encoder.train != "none":
+                encoder.unfreeze("all" if config.encoder.train == "all" else config.encoder.last_k)
+        model = StitchModel(lm, projector, encoder if live else None)
+    trainable_parameters(model, config.optim.trained_dtype)
+    return model
 
 
 def count_parts(config: CompareConfig, encoder: EncoderOutline | None) -> Parts:
@@ -104,6 +107,31 @@ def runs_live(config: CompareConfig) -> bool:
     return not config.features.cache or config.encoder.train != "none"
 
 
+def live_beside(config: CompareConfig, row: EncoderConfig | None) -> int:
+    """Bytes of the other rows' encoders: a run whose encoders are live keeps all of them on the device."""
+    if not runs_live(config):
+        return 0
+    return sum(encoder_bytes(other) for other in config.encoder_rows() if other != row)
+
+
+_BYTES: dict[str, int] = {}
+
+
+def encoder_bytes(row: EncoderConfig) -> int:
+    """Of an encoder's weights, as it is loaded; counted once for each row."""
+    key = row.hash()
+    if key not in _BYTES:
+        outline = outline_encoder(row)
+        _BYTES[key] = sum(tensor.nbytes for tensor in [*outline.parameters(), *outline.buffers()])
+    return _BYTES[key]
+
+
+def in_float32(config: CompareConfig) -> bool:
+    """Whether the language model's arithmetic is in float32."""
+    weights = config.optim.trained_dtype if config.llm.train == "full" else config.llm.dtype
+    return config.optim.precision == "float32" and weights == "float32"
+
+
 def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes, micro: int) -> Training:
     """One micro-batch of so many answers.
 
@@ -118,7 +146,7 @@ def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSiz
     rows = rows_of(micro, sizes, config.feed.turns)
     packed = pack(rows, head_ids=head_ids(sizes.texts), pad_id=0)
     pictures = pictures_in(rows)
-    seen = encoder.num_tokens if encoder is not None else 0
+    seen = config.projector.tokens(encoder.num_tokens) if encoder is not None else 0
     cost = training_pass(
         model,
         packed,
@@ -126,8 +154,29 @@ def train_micro(config: CompareConfig, row: EncoderConfig | None, sizes: DataSiz
         autocast=config.optim.precision == "bfloat16",
         accumulating=micro < config.feed.batch,
     )
+    cost = replace(cost, peak=cost.peak + live_beside(config, row))
     answers = sum(len(row.turns) for row in rows)
     return Training(answers, pictures, seen + packed.input_ids.shape[1], cost, ADAM_STATES * cost.gradients)
+
+
+def live_float32(
+    config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes, training: Training
+) -> int:
+    """Operations of a micro-batch that a live encoder does in float32 beside a language model in half precision.
+
+    Args:
+        config, row, sizes: as for `train_micro`.
+        training: what that found.
+    """
+    if row is None or not runs_live(config) or config.optim.precision != "float32":
+        return 0
+    cached = config.model_copy(
+        update={
+            "features": config.features.model_copy(update={"cache": True}),
+            "encoder": config.encoder.model_copy(update={"train": "none"}),
+        }
+    )
+    return training.cost.flops - train_micro(cached, row, sizes, training.answers).cost.flops
 
 
 def ask_batch(config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes) -> Pass:
@@ -136,7 +185,8 @@ def ask_batch(config: CompareConfig, row: EncoderConfig | None, sizes: DataSizes
     model = build(config, encoder, live=runs_live(config))
     rows = rows_of(config.evaluate.batch, sizes, "shared", answered=False)
     packed = pack(rows, head_ids=head_ids(sizes.texts), pad_id=0)
-    return asking_pass(model, packed, _given(config, encoder, pictures_in(rows)))
+    cost = asking_pass(model, packed, _given(config, encoder, pictures_in(rows)))
+    return replace(cost, peak=cost.peak + live_beside(config, row))
 
 
 def _given(config: CompareConfig, encoder: EncoderOutline | None, pictures: int) -> Tensor | None:
@@ -150,8 +200,9 @@ def _given(config: CompareConfig, encoder: EncoderOutline | None, pictures: int)
 
 
 def encode_batch(config: CompareConfig, row: EncoderConfig) -> Pass:
-    """Encoding as many pictures as the feature cache takes at once."""
-    return encoding_pass(outline_encoder(row), config.features.batch)
+    """Encoding as many pictures as the feature cache takes at once; of a fused row, its heaviest part."""
+    passes = [encoding_pass(outline_encoder(part), config.features.batch) for part in row.parts()]
+    return max(passes, key=lambda found: found.peak)
 
 
 def micro_sizes(batch: int) -> Sequence[int]:

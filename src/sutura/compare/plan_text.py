@@ -47,11 +47,15 @@ def as_data(plan: Plan, gpu: Gpu | None, advice: Sequence[Proposal]) -> dict[str
         "batch": plan.config.feed.batch,
         "micro_batch": plan.micro,
         "steps": plan.steps,
+        "cells_of_a_row": plan.cells,
+        "cache_bytes": sum(kept.size or 0 for kept in plan.kept.values()),
         "rows": [
             {
                 **asdict(row),
                 "parts": {**asdict(row.parts), "total": row.parts.total},
                 "flops_per_answer": row.flops_per_answer,
+                "encode_flops": row.encode_flops,
+                "cache_bytes": row.cache_bytes,
                 "peak_bytes": row.peaks,
             }
             for row in plan.rows
@@ -105,12 +109,14 @@ def _situation(plan: Plan) -> str:
     read = "unknown pictures" if sizes.pictures is None else f"{sizes.pictures:,} pictures"
     length = "" if plan.steps is None else f", {sizes.answers:,} answers in {plan.steps:,} steps"
     auto = " (auto)" if config.feed.micro_batch == "auto" else ""
+    arithmetic = "arithmetic in bfloat16" if config.optim.precision == "bfloat16" else "no autocast"
     return (
-        f"Nothing was downloaded. Language model {llm.id}, frozen weights in {llm.dtype}, arithmetic in "
-        f"{config.optim.precision}; its shape is from {shape_source(llm)}. {trains[0].upper()}{trains[1:]}. Training "
-        f"data: {read}, {sizes.per_picture:.3g} questions a picture{length}; a question has {sizes.texts.question} "
-        f"tokens with its template, an answer {sizes.texts.answer}, the template's head {sizes.texts.head} "
-        f"({sizes.source}). Batch {config.feed.batch}, micro-batch {plan.micro}{auto}, turns {config.feed.turns}."
+        f"Nothing was downloaded. Language model {llm.id}, frozen weights in {llm.dtype}, trained ones in "
+        f"{config.optim.trained_dtype}, {arithmetic}; its shape is from {shape_source(llm)}. {trains[0].upper()}"
+        f"{trains[1:]}. Training data: {read}, {sizes.per_picture:.3g} questions a picture{length}; a question has "
+        f"{sizes.texts.question} tokens with its template, an answer {sizes.texts.answer}, the template's head "
+        f"{sizes.texts.head} ({sizes.source}). Batch {config.feed.batch}, micro-batch {plan.micro}{auto}, turns "
+        f"{config.feed.turns}."
     )
 
 
@@ -211,12 +217,13 @@ def _need(plan: Plan) -> str:
         if smallest is None
         else f"the smallest GPU of the table that holds it is {smallest.name} ({smallest.memory_gb:g} GB)"
     )
-    disk = sum(row.cache_bytes or 0 for row in {row.id: row for row in plan.rows}.values())
-    kept = f" Features on disk: {disk / GB:,.1f} GB in all." if disk else ""
+    disk = sum(kept.size or 0 for kept in plan.kept.values())
+    kept = f" Features on disk: {disk / GB:,.1f} GB in all, each encoder's once." if disk else ""
     return (
         f"The most is held in {phase}: {plan.phases[phase] / GB:.2f} GB; with {100 * plan.settings.slack:g} % slack "
         f"and {plan.settings.reserve_gb:g} GB for driver and libraries{each} {plan.needed():.1f} GB, and {which}. "
-        f"What a pass holds besides the parts (one layer's temporaries) is in the sums at most.{kept}"
+        "What a pass holds besides the parts (one layer's temporaries, other live encoders) is in the sums at most."
+        f"{kept}"
     )
 
 
@@ -243,8 +250,10 @@ def _times(plan: Plan, gpus: Sequence[Gpu]) -> Table:
 
 def _about_time(plan: Plan) -> str:
     cached = any(row.encode_flops for row in plan.rows)
+    live = any(row.live_float32 for row in plan.rows)
     twice = " + once for all seeds, encoding its pictures in float32" if cached else ""
-    cells = f"Training one cell{twice}; all cells: {_seeds(len(plan.config.seeds))}."
+    twice += ", its live encoder in float32" if live else ""
+    cells = f"Training one cell{twice}; all cells: {_seeds(plan)}."
     return (
         f"{cells} Operations divided by datasheet figures: a small model may reach less (its calls cost more than its "
         "arithmetic), evaluation and reading pictures are not in it. Datasheets state more than a matrix product "
@@ -252,8 +261,10 @@ def _about_time(plan: Plan) -> str:
     )
 
 
-def _seeds(count: int) -> str:
-    return "one seed" if count == 1 else f"{count} seeds"
+def _seeds(plan: Plan) -> str:
+    count, rates = len(plan.config.seeds), len(plan.config.optim.lr_sweep)
+    seeds = "one seed" if count == 1 else f"{count} seeds"
+    return f"{seeds}, and before them one cell for each of {rates} learning rates" if rates else seeds
 
 
 def _duration(seconds: float | None) -> str:

@@ -98,6 +98,13 @@ class EncoderConfig(Section):
             raise ValueError(f"{', '.join(set_here)} of a fused encoder belong to its parts")
         return self
 
+    def parts(self) -> tuple[EncoderConfig, ...]:
+        """The rows whose features are kept: the parts of a fused one, with its tokens and seed; else this row."""
+        common = {
+            name: value for name in ("tokens", "untrained_seed") if (value := getattr(self, name)) is not None
+        }
+        return tuple(part.model_copy(update=common) for part in self.fuse) or (self,)
+
     def display_name(self) -> str:
         """The name for tables."""
         if self.name:

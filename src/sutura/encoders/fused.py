@@ -79,13 +79,7 @@ class FusedEncoder(VisionEncoder):
     """
 
     def __init__(self, parts: Sequence[VisionEncoder], config: EncoderConfig) -> None:
-        grids = {part.name: part.token_grid for part in parts}
-        if len(set(grids.values())) > 1:
-            told = ", ".join(f"{name} {rows} × {columns}" for name, (rows, columns) in grids.items())
-            raise UserError(
-                f"{config.id!r} cannot stand side by side: their grids of patches differ ({told}). Set tokens to a "
-                f"number both can hand on, {min(r * c for r, c in grids.values())} for one."
-            )
+        check_grids(parts, config.id)
         said = [part.facts() for part in parts]
         transform = Transform(
             Canvas(parts),
@@ -104,6 +98,17 @@ class FusedEncoder(VisionEncoder):
             **{key: _joined(said, key) for key in ("depth", "image_size", "patch_size", "native_tokens")},
             "fused": [fact["name"] for fact in said],
         }
+
+
+def check_grids(parts: Sequence[VisionEncoder], id: str) -> None:
+    """Raises UserError where the parts' grids of patches differ."""
+    grids = {part.name: part.token_grid for part in parts}
+    if len(set(grids.values())) > 1:
+        told = ", ".join(f"{name} {rows} × {columns}" for name, (rows, columns) in grids.items())
+        raise UserError(
+            f"{id!r} cannot stand side by side: their grids of patches differ ({told}). Set tokens to a "
+            f"number both can hand on, {min(r * c for r, c in grids.values())} for one."
+        )
 
 
 def _about(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

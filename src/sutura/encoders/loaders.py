@@ -63,10 +63,7 @@ def _fused(config: EncoderConfig) -> VisionEncoder:
     """Every part with the tokens, and the untrained seed, of the whole."""
     from sutura.encoders.fused import FusedEncoder
 
-    common = {
-        name: value for name in ("tokens", "untrained_seed") if (value := getattr(config, name)) is not None
-    }
-    return FusedEncoder([load_encoder(part.model_copy(update=common)) for part in config.fuse], config)
+    return FusedEncoder([load_encoder(part) for part in config.parts()], config)
 
 
 def _from_zoo(name: str, config: EncoderConfig) -> VisionEncoder:

@@ -37,7 +37,9 @@ class EncoderOutline(VisionEncoder):
         self.trunk, self.config, self.image_size = trunk, config, image_size
         self.name, self.id = config.display_name(), config.id
         self.num_prefix_tokens, self.fingerprint = trunk.num_prefix_tokens, ""
-        self._learning = []
+        family = getattr(trunk, "family", None)  # of transformers; timm's trunks know their name
+        name = family.model if family is not None else dict(trunk.architecture).get("architecture")
+        self.about, self._learning = {"architecture": name}, []
         self.requires_grad_(False)
         self.train(False)
         self.width, rows, columns = self._probe()
@@ -56,6 +58,8 @@ def outline_encoder(config: EncoderConfig) -> EncoderOutline:
         with torch.device("meta"):
             trunk, side = _build(config)
             return EncoderOutline(trunk, side, config)
+    except UserError:
+        raise
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"Encoder {config.id!r} cannot be planned without its weights: {str(error).splitlines()[0]}"
@@ -63,6 +67,8 @@ def outline_encoder(config: EncoderConfig) -> EncoderOutline:
 
 
 def _build(config: EncoderConfig) -> Built:
+    if config.fuse:
+        return _fused(config)
     kind, _, rest = config.id.partition(":")
     row = BY_ID.get(rest if kind == "hf" else config.id)
     if row is not None and row.loader == "transformers":
@@ -82,6 +88,15 @@ def _build(config: EncoderConfig) -> Built:
         f"{suggest(config.id, known_ids())} timm:NAME and open_clip:NAME/TAG are known by their libraries; of any "
         "other give a local folder (its config files are enough)."
     )
+
+
+def _fused(config: EncoderConfig) -> Built:
+    """The parts' trunks on one canvas, as high as all of them together."""
+    from sutura.encoders.fused import FusedTrunk, check_grids
+
+    parts = [outline_encoder(part) for part in config.parts()]
+    check_grids(parts, config.id)
+    return FusedTrunk(parts), sum(part.image_size for part in parts)
 
 
 def _transformers_row(row: Row, config: EncoderConfig) -> Built:
