@@ -167,7 +167,7 @@ def test_a_dry_run_prints_the_config_and_starts_nothing(tmp_path: Path) -> None:
 def test_the_first_line_comes_before_the_heavy_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     """The person at the keyboard sees within a moment that something has begun."""
     seen: list[bool] = []
-    monkeypatch.setitem(sys.modules, "sutura.compare.run", None)  # any import of it fails from here on
+    monkeypatch.setitem(sys.modules, "sutura.hub.run", None)  # any import of it fails from here on
     monkeypatch.setattr(sys, "argv", ["sutura", "compare"])
     monkeypatch.setattr("builtins.print", lambda *words, **options: seen.append("preset world" in words[0]))
     with pytest.raises(ImportError):

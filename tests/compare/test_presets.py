@@ -216,7 +216,7 @@ def test_a_rate_is_chosen_for_each_encoder_on_the_selection_split(
     asked: list[set[str]] = []
     real = run_module.run_jobs
 
-    def watch(jobs: Any, settings: Any) -> None:
+    def watch(jobs: Any, settings: Any, on_cell: Any = None) -> None:
         asked.append({name for job in jobs for name in job.inputs.tests})
         real(jobs, settings)
 

@@ -78,11 +78,10 @@ def run_and_sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
         with log.open("w") as said:
             from sutura.core.log import console
 
-            before, console.file = console.file, said
-            try:
+            # Not through `console.file`: what it gives is today's stderr, and setting it would keep that for good.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(console, "_file", said)
                 assert sutura("compare", "--preset", "toy.yaml") == 0
-            finally:
-                console.file = before
         yield Pushed(hub, home, log.read_text())
 
 

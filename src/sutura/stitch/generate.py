@@ -62,8 +62,10 @@ def generate(
     cache = DynamicCache()
     logits = model.decode(spliced, row_of, columns, cache)
 
-    stop = torch.tensor(sorted(prompt.stop_ids), device=logits.device)
-    early = stop[stop < prompt.vocabulary]  # a generation config may name ids that are no token
+    ends = sorted(prompt.stop_ids)
+    stop = torch.tensor(ends, device=logits.device)
+    # A generation config may name ids that are no token.
+    early = torch.tensor([i for i in ends if i < prompt.vocabulary], dtype=torch.long, device=logits.device)
     chooser = Chooser(sampling, [turn.prompt_ids for row in asked for turn in row.turns])
 
     def choose(logits: Tensor, made: int) -> Tensor:
