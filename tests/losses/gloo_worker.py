@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sutura.losses.large_batch import clip_loss_distributed, gather_rows, sigmoid_loss_distributed
+from two_processes import answer
 
 PAIRS = 8
 CASES = [(kind, first) for kind in ("sigmoid", "sigmoid with duplicates", "clip") for first in (4, 5, 7)]
@@ -41,9 +41,8 @@ def model_and_batch() -> tuple[Tower, Tensor, Tensor, Tensor, Tensor]:
     return Tower(), pixels, texts, words, pictures
 
 
-def main(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+def losses(rank: int, folder: Path) -> dict[str, object]:
+    """Loss and gradients of every case."""
     answers: dict[str, object] = {}
     for kind, first in CASES:
         model, *whole = model_and_batch()
@@ -66,9 +65,8 @@ def main(rank: int, folder: Path) -> None:
         gather_rows(torch.zeros(2, 3 + rank))
     except ValueError as error:
         answers["refused"] = str(error)
-    torch.save(answers, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return answers
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    answer(losses)

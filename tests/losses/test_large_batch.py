@@ -1,8 +1,5 @@
 """The chunked and the distributed losses against the plain ones, gradients too, in uneven cases."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ from losses.gloo_worker import CASES, model_and_batch
 from losses.gradients import with_gradients
 from sutura.losses.contrastive import Pairs, clip_loss, sigmoid_loss
 from sutura.losses.large_batch import sigmoid_loss_chunked
+from two_processes import run_two
 
 ALL = slice(None)
 
@@ -71,26 +69,7 @@ def test_bad_chunks_and_one_pair_are_refused():
 def processes(tmp_path_factory):
     """What two gloo processes computed, by case; each case splits one batch in its own way."""
     folder = tmp_path_factory.mktemp("gloo")
-    script = Path(__file__).with_name("gloo_worker.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(folder)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=120)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    for process, text in zip(running, said, strict=True):
-        assert process.returncode == 0, text
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return run_two(Path(__file__).with_name("gloo_worker.py"), folder)
 
 
 @pytest.mark.parametrize(("kind", "first"), CASES)

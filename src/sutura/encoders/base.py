@@ -80,10 +80,7 @@ class VisionEncoder(nn.Module):
         self._learning: list[nn.Module] = []
         self.requires_grad_(False)
         self.train(False)
-        self.width, rows, columns = self._probe()
-        self.grid = (rows, columns)
-        self.token_grid = token_grid(self.grid, config.tokens)
-        self.num_tokens = self.token_grid[0] * self.token_grid[1]
+        self._measure()
         self.options = {
             "layer": trunk.layer,
             "final_norm": config.final_norm,
@@ -98,6 +95,13 @@ class VisionEncoder(nn.Module):
                 self.options,
             ]
         )
+
+    def _measure(self) -> None:
+        """Width, grid and tokens, read off one blank picture."""
+        self.width, rows, columns = self._probe()
+        self.grid = (rows, columns)
+        self.token_grid = token_grid(self.grid, self.config.tokens)
+        self.num_tokens = self.token_grid[0] * self.token_grid[1]
 
     @torch.no_grad()
     def _probe(self) -> tuple[int, int, int]:

@@ -17,7 +17,6 @@ from sutura.encoders.catalog import BY_ID, known_ids, zoo_root
 from sutura.encoders.catalog_rows import Row
 from sutura.encoders.config import EncoderConfig
 from sutura.encoders.families import FAMILIES, Family
-from sutura.encoders.tokens import token_grid
 
 Built = tuple[Trunk, int]
 """A trunk on the meta device and the side of the pictures it is given."""
@@ -42,10 +41,7 @@ class EncoderOutline(VisionEncoder):
         self.about, self._learning = {"architecture": name}, []
         self.requires_grad_(False)
         self.train(False)
-        self.width, rows, columns = self._probe()
-        self.grid = (rows, columns)
-        self.token_grid = token_grid(self.grid, config.tokens)
-        self.num_tokens = self.token_grid[0] * self.token_grid[1]
+        self._measure()
 
 
 def outline_encoder(config: EncoderConfig) -> EncoderOutline:

@@ -243,7 +243,10 @@ def _fit(
     on_step: Callable[[int, dict[str, Any]], None] | None,
 ) -> FitResult:
     device = pick_device(config.device)
-    feed.hold_on(device)
+    if not feed.hold_on(device) and device.type == "cuda":
+        say(
+            f"{config.name}: too many pictures for a quarter of the GPU's free memory; batches are made on the CPU."
+        )
     # The world's pictures lie ready: making their batches in a second thread gains nothing beside a CPU's step.
     ready = on_world(config) and device.type == "cpu"
     with nullcontext(feed) if ready else Ahead(feed) as batches:
