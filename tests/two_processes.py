@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from sutura.core.processes import leave
+
 
 def run_two(worker: Path, folder: Path, *, timeout: float = 120) -> list[dict[str, Any]]:
     """Start `worker RANK FOLDER` twice; what each wrote with `answer`, by rank."""
@@ -59,7 +61,7 @@ def answer(work: Callable[[int, Path], dict[str, Any]]) -> None:
         traceback.print_exc()
         sys.stdout.flush()
         os._exit(1)
-    dist.destroy_process_group()
+    leave(0)
 
 
 def refused(work: Callable[[], Any]) -> str:

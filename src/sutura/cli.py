@@ -349,20 +349,24 @@ def main() -> None:
     """Entry point. A UserError is printed as a sentence, and the exit code is 2."""
     from sutura.core.secrets import hide, read_env
 
+    code: int | None = None
     try:
         share_out(sys.argv[1:])
         read_env()
         app()
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else int(done.code is not None)
     except UserError as error:
         print(f"sutura: {hide(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
+        code = 2
     except KeyboardInterrupt:
         print(
             "sutura: interrupted; what is finished is kept, run the same command to go on.", file=sys.stderr
         )
-        raise SystemExit(130) from None
+        code = 130
     finally:
-        leave()
+        leave(code)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -27,4 +27,4 @@ if __name__ == "__main__":
         console.quiet,
     ]
     (Path(sys.argv[1]) / str(team.rank)).write_text(" ".join(map(str, said)))
-    leave()
+    leave(0)
