@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sutura.cli_jepa import jepa
 from sutura.core.errors import UserError
 from sutura.core.processes import leave, share_out
+from sutura.core.secrets import command_line as _command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 zoo = typer.Typer(no_args_is_help=True, help="The small weights this project trained itself.")
 app.add_typer(zoo, name="zoo")
+app.add_typer(jepa, name="jepa")
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Change the preset.")
@@ -45,13 +47,6 @@ Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token, a
 TopP = Annotated[float | None, typer.Option(help="Draw among the likeliest that have this share.")]
 TopK = Annotated[int | None, typer.Option(help="Draw among so many of the likeliest.")]
 Seed = Annotated[int | None, typer.Option(help="Of the draws.")]
-
-
-def _command() -> str:
-    """What was typed, to be written down."""
-    from sutura.core.secrets import hide
-
-    return hide(shlex.join(["sutura", *sys.argv[1:]]))
 
 
 @app.command()

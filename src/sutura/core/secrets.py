@@ -6,6 +6,8 @@ import contextlib
 import mmap
 import os
 import re
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,11 @@ def hide(text: str) -> str:
     for value in sorted(secrets().values(), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text
+
+
+def command_line() -> str:
+    """What was typed, to be written down."""
+    return hide(shlex.join(["sutura", *sys.argv[1:]]))
 
 
 def masked(values: Any, name: str = "") -> Any:
