@@ -26,7 +26,7 @@ from sutura.core.config import preset_names
 from sutura.core.doctor import commit, machine
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_file
-from sutura.encoders.own_text import is_run
+from sutura.encoders.from_zoo import encoder_folder
 from sutura.evals.probe_config import USUAL
 from sutura.models.zoo_format import WEIGHTS, read_zoo_config
 from sutura.train.methods import METHODS
@@ -48,7 +48,7 @@ def encoder_row(asked: str) -> dict[str, str]:
     """
     if asked.startswith("zoo:"):
         return {"id": asked, "name": asked.removeprefix("zoo:")}
-    folder = Path(asked) / "encoder" if is_run(Path(asked)) else Path(asked)
+    folder = encoder_folder(Path(asked))
     return {"id": str(folder), "name": str(read_zoo_config(folder).get("name") or folder.name)}
 
 

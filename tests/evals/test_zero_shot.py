@@ -210,6 +210,19 @@ def test_a_pretraining_run_of_ours_keeps_its_text_tower(
         tower.encode_text(["a dog", "a " * 9])
 
 
+@torch.no_grad()
+def test_a_runs_encoder_leads_to_its_text_tower(tmp_path: Path) -> None:
+    """The run's folder or its `encoder`; a folder of that name with anything else in it is read as what it is."""
+    vocabulary = WordVocabulary.of([" ".join(WORDS)])
+    model = save_run(tmp_path / "clip-1", "clip", vocabulary)
+    tower = load_two_tower(str(tmp_path / "clip-1" / "encoder"))
+    assert tower.name == "clip-1"
+    ids = torch.from_numpy(vocabulary.encode(["a dog"]).astype(np.int64))
+    torch.testing.assert_close(tower.encode_text(["a dog"]), model.encode_text(ids))
+    save_transformers(tmp_path / "other" / "encoder", "CLIP")
+    assert type(load_two_tower(str(tmp_path / "other" / "encoder")).model).__name__ == "CLIPModel"
+
+
 def test_what_has_no_text_tower_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'zoo:clip' has no text tower.*keeps picture towers only"):
         load_two_tower("zoo:clip")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sutura
 from sutura.core.checkpoint import read_json, save_tensors, write_json
 from sutura.data.captions import WordVocabulary
 from sutura.evals.zero_shot import PHOTOS
@@ -94,6 +95,20 @@ def test_the_page_has_every_encoder_and_probe_and_zero_shot_of_the_run_it_came_f
     assert "--data" in text
     kept = read_json(tmp_path / "runs/probes/page.json")
     assert kept["rows"] == [row for row in saved["rows"] if row["probe"] != "zeroshot"]
+
+
+def test_a_runs_folder_serves_every_kind_and_runs_are_told_apart(
+    colours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: zero-shot takes a run's folder and linear its `encoder`, and two of those have one name."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("clip-1", "clip-2")):
+        save_run(tmp_path / "runs" / name, "clip", seed=seed)
+    result = sutura.probe(["runs/clip-1", "runs/clip-2/encoder"], colours, "zeroshot,linear", QUICK)
+    found = {(row["encoder"], row["probe"]): row["score"] for row in result.rows}
+    assert set(found) == {(name, kind) for name in ("clip-1", "clip-2") for kind in ("zeroshot", "linear")}
+    inside = sutura.probe("runs/clip-1/encoder", colours, "linear", QUICK)
+    assert inside.rows[0]["score"] == found["clip-1", "linear"]
 
 
 def test_a_zoo_encoder_is_matched_to_its_run_by_its_weights(
