@@ -17,6 +17,7 @@ from sutura.compare.load import at_most, only_types
 from sutura.compare.run import cells_of, check_overlap, choose_rates, load_encoders, make_job
 from sutura.compare.scores import Scores
 from sutura.compare.separate import prepare
+from sutura.compare.settings import check_before_work
 from sutura.compare.statistics import accuracy
 from sutura.compare.tables import Table, score_cell
 from sutura.core.config import apply_overrides
@@ -35,7 +36,6 @@ from sutura.evals.run import Asked, derangement, evaluate
 from sutura.evals.training_record import RECORD, TrainingRecord, read_record
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch, load_stitch
 from sutura.stitch.folder import stitches_in
-from sutura.train.track import check_trackers
 
 
 def train_one(
@@ -64,7 +64,7 @@ def train_one(
     team = here()
     if team.from_first(lambda: out is not None and out.exists()):
         raise UserError(f"{out} exists already; give --out a new place.")
-    check_trackers(config.track.to)
+    check_before_work(config)
     rows = {row.display_name(): row for row in config.encoder_rows()}
     rows = {row.id: row for row in config.encoders} | rows
     row = rows.get(encoder, EncoderConfig(id=encoder))
