@@ -268,6 +268,7 @@ def _seeds(plan: Plan) -> str:
 
 
 def duration(seconds: float | None) -> str:
+    """Seconds, minutes or hours for people."""
     if seconds is None:
         return "not known"
     if seconds < 100:
