@@ -15,6 +15,7 @@ from PIL import Image
 import sutura
 from sutura.core.checkpoint import read_json, save_tensors, write_json
 from sutura.data.captions import WordVocabulary
+from sutura.encoders import catalog
 from sutura.evals.zero_shot import PHOTOS
 from sutura.models.clip import CLIP, TextTransformer
 from sutura.models.vit import ViT
@@ -119,7 +120,7 @@ def test_a_zoo_encoder_is_matched_to_its_run_by_its_weights(
     save_run(runs / "clip-a", "clip", seed=1)
     save_run(runs / "clip-b", "clip", seed=2)
     (tmp_path / "zoo").mkdir()
-    monkeypatch.setattr(script, "zoo_folder", lambda: tmp_path / "zoo")
+    monkeypatch.setattr(catalog, "zoo_root", lambda: tmp_path / "zoo")
     row = script.encoder_row("zoo:clip")
     for name in ("clip-a", "clip-b"):
         (tmp_path / "zoo/clip").unlink(missing_ok=True)
