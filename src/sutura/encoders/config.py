@@ -76,8 +76,10 @@ class EncoderConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fused(cls, values: Any) -> Any:
-        """`fused:A+B` and `fuse: [A, B]` say the same; each fills in the other."""
+    def _said(cls, values: Any) -> Any:
+        """A text alone is an id. `fused:A+B` and `fuse: [A, B]` say the same; each fills in the other."""
+        if isinstance(values, str):
+            values = {"id": values}
         if not isinstance(values, Mapping):
             return values
         given = dict(values)
