@@ -18,6 +18,7 @@ from sutura.core.errors import UserError
 from sutura.data.captions import WordVocabulary
 from sutura.data.labelled import LabelledPictures
 from sutura.data.samples import PictureTurns, SetAside
+from sutura.encoders.own_text import load_run
 from sutura.encoders.text import load_two_tower
 from sutura.evals.zero_shot import PHOTOS, WORLD, class_embeddings, templates_for, zero_shot, zero_shot_scores
 from sutura.models.clip import CLIP, TextTransformer
@@ -242,6 +243,8 @@ def test_what_has_no_text_tower_is_told(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     with pytest.raises(UserError, match="is no two-tower model"):
         load_two_tower(str(tmp_path / "c"))
+    with pytest.raises(UserError, match="is no finished pretraining run"):
+        load_run(tmp_path / "c")
 
 
 def test_templates_fit_the_data_or_are_refused(pictures: list[Image.Image]) -> None:

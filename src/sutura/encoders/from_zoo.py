@@ -51,14 +51,17 @@ class ZooTrunk(Trunk):
         return tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (rows, -1))
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a finished pretraining run: the encoder beside the run's checkpoints."""
+    written = folder / RUN_ENCODER / "config.json"
+    return written.is_file() and read_json(written).get("model") == "vit"
+
+
 def run_of(folder: Path) -> Path | None:
     """The finished pretraining run that a folder is, or whose `encoder` it is; None for any other folder."""
     whole = folder.absolute()
-    for run in (whole.parent,) if whole.name == RUN_ENCODER else (whole,):
-        written = run / RUN_ENCODER / "config.json"
-        if written.is_file() and read_json(written).get("model") == "vit":
-            return run
-    return None
+    run = whole.parent if whole.name == RUN_ENCODER else whole
+    return run if is_run(run) else None
 
 
 def encoder_folder(folder: Path) -> Path:

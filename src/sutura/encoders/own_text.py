@@ -15,6 +15,7 @@ from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.data.captions import WordVocabulary, captioned_scenes, words_of
 from sutura.encoders.config import RUN_ENCODER, TransformConfig
+from sutura.encoders.from_zoo import is_run
 from sutura.models.clip import CLIP, TextTransformer
 from sutura.models.siglip import SigLIP
 from sutura.models.vit import ViT
@@ -34,8 +35,10 @@ def load_run(folder: Path) -> tuple[CLIP | SigLIP, TransformConfig, Callable[[li
     float32.
 
     Raises:
-        UserError: a run without a text tower, without its checkpoint, or weights that do not fit.
+        UserError: no run, one without a text tower, without its checkpoint, or weights that do not fit.
     """
+    if not is_run(folder):
+        raise UserError(f"{folder} is no finished pretraining run: it holds no encoder of ours.")
     written = read_zoo_config(folder / RUN_ENCODER)
     objective, run = written.get("objective"), written.get("config") or {}
     if objective not in _MODELS:
