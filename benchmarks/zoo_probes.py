@@ -26,11 +26,12 @@ from sutura.core.config import preset_names
 from sutura.core.doctor import commit, machine
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_file
-from sutura.encoders.own_text import is_run
+from sutura.encoders.catalog import zoo_folder
+from sutura.encoders.from_zoo import encoder_folder
 from sutura.evals.probe_config import USUAL
 from sutura.models.zoo_format import WEIGHTS, read_zoo_config
 from sutura.train.methods import METHODS
-from sutura.train.zoo import LANGUAGE_MODEL, zoo_folder
+from sutura.train.zoo import LANGUAGE_MODEL
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "zoo_probes.md"
 #: Where the zoo's runs lie.
@@ -48,25 +49,19 @@ def encoder_row(asked: str) -> dict[str, str]:
     """
     if asked.startswith("zoo:"):
         return {"id": asked, "name": asked.removeprefix("zoo:")}
-    folder = Path(asked) / "encoder" if is_run(Path(asked)) else Path(asked)
+    folder = encoder_folder(Path(asked))
     return {"id": str(folder), "name": str(read_zoo_config(folder).get("name") or folder.name)}
-
-
-def folder_of(row: Mapping[str, str]) -> Path:
-    """The zoo folder of an encoder."""
-    name = row["id"]
-    return zoo_folder() / name.removeprefix("zoo:") if name.startswith("zoo:") else Path(name)
 
 
 def reads_texts(row: Mapping[str, str]) -> bool:
     """Whether the encoder was trained beside a text tower."""
-    objective = str(read_zoo_config(folder_of(row)).get("objective"))
+    objective = str(read_zoo_config(zoo_folder(row["id"])).get("objective"))
     return objective in METHODS and METHODS.get(objective).supervision == "captions"
 
 
 def run_of(row: Mapping[str, str], runs: Path) -> Path | None:
     """The run, with a checkpoint, that left the encoder's weights; None where there is none."""
-    folder = folder_of(row)
+    folder = zoo_folder(row["id"])
     places = [folder.parent] if folder.name == "encoder" else sorted(runs.glob(f"{row['name']}-*"))
     own = fingerprint_file(folder / WEIGHTS)
     for place in places:

@@ -103,9 +103,9 @@ def stitch(
     from sutura.compare.settings import settings
 
     config = settings(preset, overrides or (), limit=limit)
-    from sutura.compare.single import train_one
+    from sutura.hub.run import run_one
 
-    typer.echo(train_one(config, encoder, seed=seed, out=out))
+    typer.echo(run_one(config, encoder, seed=seed, out=out, command=_command()))
 
 
 @app.command(name="eval")

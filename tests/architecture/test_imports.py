@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Container
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from architecture.repository import ROOT, SOURCE
+from architecture.repository import ROOT, SOURCE, python_files, tree
 
 HEAVY = ("torch", "transformers", "timm", "open_clip", "peft", "datasets", "polars", "matplotlib", "numba")
 
@@ -60,6 +63,43 @@ def test_the_import_rules_have_teeth(copy: Path) -> None:
     for module, imported in planted.items():
         name = "sutura." + module.removesuffix(".py").replace("/", ".")
         assert f"{name} -> {imported} (" in result.stdout, result.stdout
+
+
+def _modules() -> dict[str, Path]:
+    """Every module of the package but its `__init__` files, by name."""
+    found = (path for path in python_files("src") if path.name != "__init__.py")
+    return {".".join(path.relative_to(ROOT / "src").with_suffix("").parts): path for path in found}
+
+
+def _imported(module: ast.AST, known: Container[str]) -> set[str]:
+    """Modules that a syntax tree imports, inside functions too; what is there for types alone is left out."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(module):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom):
+            found |= {str(node.module), *(f"{node.module}.{name.name}" for name in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        else:
+            found |= _imported(node, known)
+    return {name for name in found if name in known}
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Within a room too, where the layers' rules do not look, and whether at the top of a file or in a function."""
+    known = _modules()
+    TopologicalSorter({name: _imported(tree(path), known) for name, path in known.items()}).prepare()
+
+
+def test_a_circle_would_be_noticed() -> None:
+    known = {"a", "b"}
+    lazy = "def f():\n    if True:\n        import b"
+    typed = "if TYPE_CHECKING:\n    from a import x"
+    assert _imported(ast.parse(lazy), known) == {"b"}
+    assert _imported(ast.parse(typed), known) == set()
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": _imported(ast.parse("from a import x"), known)}).prepare()
 
 
 @pytest.mark.parametrize("module", ["sutura", "sutura.cli"])

@@ -15,7 +15,12 @@ import torch
 from compare.test_run import settings as toy_settings
 from sutura.compare import compare
 from sutura.compare import run as run_module
+from sutura.compare import settings as settings_module
+from sutura.compare import single as single_module
+from sutura.compare.config import CompareConfig
+from sutura.core.config import parse
 from sutura.core.errors import UserError
+from sutura.core.processes import Processes
 from sutura.encoders import load_encoder, loaders
 from sutura.encoders.catalog import BY_ID, check_row
 from sutura.encoders.catalog_rows import Row
@@ -207,3 +212,30 @@ def test_another_schema_than_the_cauldrons_is_told(tmp_path: Path) -> None:
     data = {"train": {"source": "cauldron", "path": str(tmp_path / "train.parquet")}, "test": ["world/test"]}
     with pytest.raises(UserError, match=r"no column for images .*columns are image, question"):
         compare(toy_settings(tmp_path, tmp_path / "runs", data=data))
+
+
+@pytest.mark.parametrize(
+    ("change", "processes", "told"),
+    [
+        ({"feed": {"micro_batch": "auto"}}, 2, "micro_batch=auto cannot be used in several processes"),
+        ({"engine": {"shard": "fsdp"}}, 1, "and this is one: start it with accelerate"),
+        ({"track": {"to": ["wandbb"]}}, 1, "wandb"),
+    ],
+)
+def test_what_the_processes_cannot_do_is_told_before_data_are_read(
+    change: dict[str, Any], processes: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: refused after hours of features, when the first cell begins to train."""
+
+    def too_late(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the data are read")
+
+    config = parse(CompareConfig, toy_settings(tmp_path, tmp_path / "runs", **change))
+    monkeypatch.setattr(settings_module, "here", lambda: Processes(0, processes))
+    for module in (run_module, single_module):
+        monkeypatch.setattr(module, "prepare", too_late)
+    with pytest.raises(UserError, match=told):
+        compare(config)
+    with pytest.raises(UserError, match=told):
+        single_module.train_one(config, "one")
+    assert not (tmp_path / "runs").exists()

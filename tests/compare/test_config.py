@@ -27,3 +27,10 @@ def test_a_resolved_config_runs_the_same_again():
     assert again.resolved() == asked.resolved()
     plain = config()
     assert parse(CompareConfig, plain.resolved()).encoder_rows() == plain.encoder_rows()
+
+
+def test_one_value_of_the_optimizer_leaves_its_others_as_they_are():
+    """Fault: with `optim: {lr: …}` the schedule became the one of another command, without a word."""
+    plain, changed = config().optim, config(optim={"lr": 0.003}).optim
+    assert (plain.schedule, plain.warmup) == ("constant", 100)
+    assert changed == plain.model_copy(update={"lr": 0.003})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pydantic
 import pytest
 
@@ -52,6 +54,30 @@ def test_sections_are_frozen():
 def test_hash_follows_the_values_with_defaults_filled_in():
     assert parse(Outer, {"name": "a"}).hash() == parse(Outer, {"name": "a", "inner": {"width": 8}}).hash()
     assert parse(Outer, {"name": "a"}).hash() != parse(Outer, {"name": "a", "inner": {"width": 9}}).hash()
+
+
+class Deep(Section):
+    inner: Inner = Inner(width=4)
+    outer: Outer = Outer(name="here", inner=Inner(depth=7))
+
+
+@pytest.mark.parametrize(
+    ("given", "width", "depth", "deep"),
+    [
+        ({}, 4, 2, (8, 7)),
+        ({"inner": {"depth": 3}, "outer": {"inner": {"width": 1}}}, 4, 3, (1, 7)),
+        ({"inner": {"width": 9}, "outer": {"name": "b"}}, 9, 2, (8, 7)),
+        ({"inner": Inner(), "outer": Outer(name="c")}, 8, 2, (8, 2)),
+    ],
+)
+def test_a_section_given_in_part_keeps_its_default_for_the_rest(
+    given: dict[str, Any], width: int, depth: int, deep: tuple[int, int]
+) -> None:
+    """Fault: one value said, and the others fall back to the section's own defaults, not to those it has here."""
+    found = parse(Deep, given)
+    assert (found.inner.width, found.inner.depth) == (width, depth)
+    assert (found.outer.inner.width, found.outer.inner.depth) == deep
+    assert parse(Deep, found.resolved()) == found
 
 
 def test_overrides_are_read_as_yaml_and_keep_their_neighbours():

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sutura.core.errors import UserError
 from sutura.data import images
+from sutura.data.handed_picture import open_picture
 from sutura.data.images import BadPicture, decode, decode_noted, inspect
 from sutura.data.samples import BytesPicture, FilePicture
 
@@ -250,8 +251,8 @@ def test_a_picture_may_be_handed_over_as_path_bytes_or_picture(tmp_path, picture
         encoded(picture(6)),
         picture(6).convert("RGBA"),
     ):
-        found = images.open_picture(handed)
+        found = open_picture(handed)
         assert found.mode == "RGB"
         assert np.array_equal(found, picture(6))
     with pytest.raises(UserError, match=r"gone\.png cannot be used: missing"):
-        images.open_picture(tmp_path / "gone.png")
+        open_picture(tmp_path / "gone.png")

@@ -12,7 +12,7 @@ import pytest
 
 from picture_server import HERE, QUICK, Handle, Server, answer, get, judge, png, resolver, serving
 from sutura.core.errors import UserError
-from sutura.data.images import open_picture
+from sutura.data.handed_picture import open_picture
 from sutura.data.remote_image import Limits, fetch, fetch_picture, why_refused
 
 

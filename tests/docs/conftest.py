@@ -12,14 +12,14 @@ import pytest
 def zoo() -> Path:
     """The shipped weights; what needs them is left out while they are not built."""
     from sutura.core.config import preset_names
-    from sutura.train.zoo import zoo_folder
+    from sutura.encoders.catalog import zoo_root
 
     missing = [
-        name for name in preset_names("zoo") if not (zoo_folder() / name / "model.safetensors").is_file()
+        name for name in preset_names("zoo") if not (zoo_root() / name / "model.safetensors").is_file()
     ]
     if missing:
         pytest.skip(f"the zoo lacks {', '.join(missing)}; run `make zoo`")
-    return zoo_folder()
+    return zoo_root()
 
 
 @pytest.fixture(scope="session")

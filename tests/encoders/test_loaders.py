@@ -11,6 +11,7 @@ import torch
 from sutura.core.errors import UserError
 from sutura.core.fetch import Fetched
 from sutura.encoders import EncoderConfig, VisionEncoder, catalog, load_encoder, loaders
+from sutura.encoders.outline import outline_encoder
 from sutura.models.vit import ViT
 from sutura.models.zoo_format import save_zoo_vit
 from tiny_encoders import save_timm, write_processor
@@ -50,6 +51,37 @@ def test_the_zoos_encoders(name: str, zoo: ViT, pixels: torch.Tensor, picture: A
     assert (facts["objective"], facts["licence"], facts["source"]) == ("supervised", "Apache-2.0", "zoo")
     assert facts["unchecked"] == []
     assert load_encoder(name, untrained_seed=0).fingerprint != encoder.fingerprint
+
+
+@torch.no_grad()
+def test_the_encoder_inside_a_pretraining_run(zoo: ViT, tmp_path: Path, pixels: torch.Tensor) -> None:
+    """By the run's folder or its `encoder`, planned or loaded, under the run's name."""
+    run = tmp_path / "seer-0a1b"
+    run.mkdir()
+    (tmp_path / "zoo/seer").rename(run / "encoder")
+    for given in (run, run / "encoder"):
+        encoder = load_encoder(str(given))
+        torch.testing.assert_close(encoder(pixels), zoo(pixels)[1]["patches"])
+        outline = outline_encoder(EncoderConfig(id=str(given)))
+        assert encoder.name == outline.name == "seer-0a1b"
+        assert (outline.width, outline.grid) == (encoder.width, encoder.grid)
+
+
+@pytest.mark.parametrize(
+    ("id", "name"),
+    [
+        ("runs/pretrain/clip-0a1b/encoder", "clip-0a1b"),
+        ("clip-0a1b/encoder/", "clip-0a1b"),
+        ("./encoder", "encoder"),
+        ("../encoder", "encoder"),
+        ("/encoder", "encoder"),
+        ("encoder", "encoder"),
+        ("hf:org/clip-vit", "clip-vit"),
+        ("open_clip:ViT-B-32/openai", "ViT-B-32/openai"),
+    ],
+)
+def test_names_for_tables(id: str, name: str) -> None:
+    assert EncoderConfig(id=id).display_name() == name
 
 
 def test_unknown_names_get_a_suggestion(zoo: ViT) -> None:

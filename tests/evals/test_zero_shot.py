@@ -18,6 +18,7 @@ from sutura.core.errors import UserError
 from sutura.data.captions import WordVocabulary
 from sutura.data.labelled import LabelledPictures
 from sutura.data.samples import PictureTurns, SetAside
+from sutura.encoders.own_text import load_run
 from sutura.encoders.text import load_two_tower
 from sutura.evals.zero_shot import PHOTOS, WORLD, class_embeddings, templates_for, zero_shot, zero_shot_scores
 from sutura.models.clip import CLIP, TextTransformer
@@ -210,6 +211,19 @@ def test_a_pretraining_run_of_ours_keeps_its_text_tower(
         tower.encode_text(["a dog", "a " * 9])
 
 
+@torch.no_grad()
+def test_a_runs_encoder_leads_to_its_text_tower(tmp_path: Path) -> None:
+    """The run's folder or its `encoder`; a folder of that name with anything else in it is read as what it is."""
+    vocabulary = WordVocabulary.of([" ".join(WORDS)])
+    model = save_run(tmp_path / "clip-1", "clip", vocabulary)
+    tower = load_two_tower(str(tmp_path / "clip-1" / "encoder"))
+    assert tower.name == "clip-1"
+    ids = torch.from_numpy(vocabulary.encode(["a dog"]).astype(np.int64))
+    torch.testing.assert_close(tower.encode_text(["a dog"]), model.encode_text(ids))
+    save_transformers(tmp_path / "other" / "encoder", "CLIP")
+    assert type(load_two_tower(str(tmp_path / "other" / "encoder")).model).__name__ == "CLIPModel"
+
+
 def test_what_has_no_text_tower_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'zoo:clip' has no text tower.*keeps picture towers only"):
         load_two_tower("zoo:clip")
@@ -229,6 +243,8 @@ def test_what_has_no_text_tower_is_told(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     with pytest.raises(UserError, match="is no two-tower model"):
         load_two_tower(str(tmp_path / "c"))
+    with pytest.raises(UserError, match="is no finished pretraining run"):
+        load_run(tmp_path / "c")
 
 
 def test_templates_fit_the_data_or_are_refused(pictures: list[Image.Image]) -> None:

@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+import sutura
 from sutura.core.checkpoint import read_json, save_tensors, write_json
 from sutura.data.captions import WordVocabulary
+from sutura.encoders import catalog
 from sutura.evals.zero_shot import PHOTOS
 from sutura.models.clip import CLIP, TextTransformer
 from sutura.models.vit import ViT
@@ -96,6 +98,20 @@ def test_the_page_has_every_encoder_and_probe_and_zero_shot_of_the_run_it_came_f
     assert kept["rows"] == [row for row in saved["rows"] if row["probe"] != "zeroshot"]
 
 
+def test_a_runs_folder_serves_every_kind_and_runs_are_told_apart(
+    colours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: zero-shot takes a run's folder and linear its `encoder`, and two of those have one name."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("clip-1", "clip-2")):
+        save_run(tmp_path / "runs" / name, "clip", seed=seed)
+    result = sutura.probe(["runs/clip-1", "runs/clip-2/encoder"], colours, "zeroshot,linear", QUICK)
+    found = {(row["encoder"], row["probe"]): row["score"] for row in result.rows}
+    assert set(found) == {(name, kind) for name in ("clip-1", "clip-2") for kind in ("zeroshot", "linear")}
+    inside = sutura.probe("runs/clip-1/encoder", colours, "linear", QUICK)
+    assert inside.rows[0]["score"] == found["clip-1", "linear"]
+
+
 def test_a_zoo_encoder_is_matched_to_its_run_by_its_weights(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +120,7 @@ def test_a_zoo_encoder_is_matched_to_its_run_by_its_weights(
     save_run(runs / "clip-a", "clip", seed=1)
     save_run(runs / "clip-b", "clip", seed=2)
     (tmp_path / "zoo").mkdir()
-    monkeypatch.setattr(script, "zoo_folder", lambda: tmp_path / "zoo")
+    monkeypatch.setattr(catalog, "zoo_root", lambda: tmp_path / "zoo")
     row = script.encoder_row("zoo:clip")
     for name in ("clip-a", "clip-b"):
         (tmp_path / "zoo/clip").unlink(missing_ok=True)

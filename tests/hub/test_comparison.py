@@ -178,6 +178,33 @@ def test_a_comparison_takes_finished_cells_from_the_hub(
     assert f"taken from me/toy at commit {pushed.hub.repos['model', 'me/toy'].refs['main']}" in text
 
 
+def test_one_stitch_is_sent_too(
+    pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Fault: `sutura stitch` takes hub.push=true, sends nothing and says nothing."""
+    monkeypatch.chdir(pushed.home)
+    command = ["stitch", "--preset", "toy.yaml", "--encoder", "clip", "--out"]
+    assert sutura(*command, str(tmp_path / "clip"), "hub.repo=me/one") == 0
+    files = pushed.hub.repos["model", "me/one"].files
+    expected = {f"clip/seed-0/{part}" for part in (STITCH, CELL, LEDGER, "README.md")}
+    assert expected <= set(files)
+    assert not [name for name in files if not name.startswith("clip/seed-0/") and name != ".gitattributes"]
+    assert "sutura stitch --preset toy.yaml --encoder clip" in files["clip/seed-0/README.md"].decode()
+
+    monkeypatch.setenv("HF_TOKEN", "hf_0000000wrong")
+    assert sutura(*command, str(tmp_path / "refused"), "hub.repo=me/two") == 2
+    assert not (tmp_path / "refused").exists(), "told before anything is trained"
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    pushed.hub.faults.append(Fault("POST /api/models/me/three/commit", times=-1, status=500))
+    assert sutura(*command, str(tmp_path / "kept"), "hub.repo=me/three") == 2
+    pushed.hub.faults.clear()
+    told = " ".join(capfd.readouterr().err.split())
+    assert f"The stitch is at {tmp_path}/kept; send it with `sutura push runs/cells/" in told
+    assert (tmp_path / "kept" / STITCH).is_file()
+    assert sutura(*command, str(tmp_path / "alone"), "hub.push=false", "hub.repo=me/four") == 0
+    assert ("model", "me/four") not in pushed.hub.repos
+
+
 def test_a_cell_with_a_path_for_a_hash_is_refused(pushed: Pushed, tmp_path: Path) -> None:
     """Fault: a name from the network becomes a place on this machine."""
     pushed.hub.repo("you/evil", {"vit/seed-0/cell.json": b'{"hash": "../../evil", "protocol": "1"}'})

@@ -40,14 +40,14 @@ for line in sys.stdin:
 """
 
 
+def png(row: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (24, 24), (9 * row, 40, 200 - 9 * row)).save(file, "PNG")
+    return file.getvalue()
+
+
 def parquet(rows: range) -> bytes:
     """Rows of the_cauldron's schema, as `datasets` writes them."""
-
-    def png(row: int) -> bytes:
-        file = io.BytesIO()
-        Image.new("RGB", (24, 24), (9 * row, 40, 200 - 9 * row)).save(file, "PNG")
-        return file.getvalue()
-
     text = {"dtype": "string", "_type": "Value"}
     turn = {"user": text, "assistant": text, "source": text}
     features = {
@@ -65,6 +65,16 @@ def parquet(rows: range) -> bytes:
     file = io.BytesIO()
     pq.write_table(table, file)
     return file.getvalue()
+
+
+def picture_folder(count: int) -> dict[str, bytes]:
+    """A set of picture files with their questions beside them."""
+    files = {f"train/{row}.png": png(row) for row in range(count)}
+    lines = [
+        {"file_name": f"{row}.png", "question": f"What is {row}?", "answers": f"answer {row}"}
+        for row in range(count)
+    ]
+    return {**files, "train/metadata.jsonl": "\n".join(map(json.dumps, lines)).encode()}
 
 
 def load(hub: StandIn, home: Path, sources: list[dict[str, Any]], *, offline: bool = False) -> list[Any]:
@@ -105,6 +115,7 @@ def test_a_set_is_one_commit_whole_or_streamed_online_or_cached(hub: StandIn, tm
     changed = {"cocoqa/train-00000-of-00002.parquet": parquet(range(3, 9))}
     second = repo.commit(changed)
     hub.repo("org/gated", files, "dataset", gated=True)
+    hub.repo("org/folder", picture_folder(3), "dataset")
 
     (streamed,) = load(hub, tmp_path / "streaming", [{"subset": "cocoqa", "stream": 4}])
     assert streamed[:2] == [4, second]
@@ -117,8 +128,9 @@ def test_a_set_is_one_commit_whole_or_streamed_online_or_cached(hub: StandIn, tm
         {"subset": "vqav2"},
         {"path": "hf:org/gated", "subset": "cocoqa"},
         {"path": "hf:org/none", "subset": "cocoqa"},
+        {"path": "hf:org/folder", "source": "parquet"},
     ]
-    newest, pinned, revision, subset, gated, missing = load(hub, tmp_path / "home", sources)
+    newest, pinned, revision, subset, gated, missing, folder = load(hub, tmp_path / "home", sources)
     assert newest[:2] == [9, second]
     assert pinned[:2] == [12, first]
     assert newest[2] != pinned[2]
@@ -128,6 +140,7 @@ def test_a_set_is_one_commit_whole_or_streamed_online_or_cached(hub: StandIn, tm
     assert "gated" in gated
     assert "log in" in gated
     assert "no dataset repository 'org/none'" in missing
+    assert folder[0] == 3, "pictures that are files of the set are read where they were downloaded to"
 
     offline = [
         {"subset": "cocoqa", "revision": first},

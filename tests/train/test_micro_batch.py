@@ -10,7 +10,9 @@ import torch
 
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
+from sutura.core.processes import Processes
 from sutura.stitch.prompt import PromptBuilder
+from sutura.train import loop
 from sutura.train.config import OptimConfig
 from sutura.train.loop import fit
 from sutura.train.stitching import StitchBatch, stitch_loss
@@ -47,6 +49,15 @@ def train(
     feed = tiny_feed(prompt, batch=12, micro_batch=micro, epochs=2)
     fit(model, objective, feed, OPTIM, seed=0, directory=directory)
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_several_processes_are_refused_at_once(
+    prompt: PromptBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "here", lambda: Processes(0, 2))
+    with pytest.raises(UserError, match=r"micro_batch=auto cannot be used in several processes"):
+        train(prompt, "auto", stitch_loss, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_memory_that_is_enough_changes_nothing(prompt: PromptBuilder, tmp_path: Path) -> None:

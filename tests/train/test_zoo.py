@@ -60,7 +60,7 @@ def test_an_unknown_member_gets_a_suggestion() -> None:
 
 def test_a_changed_member_is_built_but_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "zoo"
-    monkeypatch.setattr(zoo, "zoo_folder", lambda: place)
+    monkeypatch.setattr(zoo, "zoo_root", lambda: place)
     changes = [
         "steps=3", "width=32", "depth=1", "mlp_width=32", "heads=2", "scenes=2", "questions=2",
         "retold=1", "maps=[{steps: 2}, {steps: 2, sides: [4, 8], doubtful: true}]", f"directory={tmp_path / 'runs'}",

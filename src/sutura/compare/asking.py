@@ -125,7 +125,7 @@ class Panel:
 
     def look_at(self, image: str | None) -> None:
         """Begin about a picture, which seeing stitches need before their first question."""
-        from sutura.data.images import open_picture
+        from sutura.data.handed_picture import open_picture
 
         sees = [name for name, stitch in self.stitches.items() if not stitch.blind]
         if sees and image is None and not self.options.interactive:

@@ -15,13 +15,6 @@ from sutura.stitch.config import LlmConfig, ProjectorConfig, PromptConfig
 from sutura.train.config import FeedConfig, OptimConfig, TrackConfig
 
 
-def _as_encoder(value: Any) -> Any:
-    return {"id": value} if isinstance(value, str) else value
-
-
-Encoder = Annotated[EncoderConfig, BeforeValidator(_as_encoder)]
-
-
 class EncoderSettings(Section):
     """What holds for every encoder of the comparison; a row's own value wins over it.
 
@@ -99,7 +92,7 @@ class Controls(Section):
     """
 
     blind: bool = True
-    untrained: Encoder | None = None
+    untrained: EncoderConfig | None = None
     wrong_picture: bool = True
     majority: bool = True
     text_ceiling: bool = False
@@ -160,7 +153,7 @@ class CompareConfig(Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")
-    encoders: tuple[Encoder, ...] = Field(min_length=1)
+    encoders: tuple[EncoderConfig, ...] = Field(min_length=1)
     encoder: EncoderSettings = EncoderSettings()
     projector: ProjectorConfig = ProjectorConfig()
     llm: LlmConfig = LlmConfig()

@@ -234,7 +234,7 @@ def _times(plan: Plan, gpus: Sequence[Gpu]) -> Table:
         cells = []
         for row in plan.rows:
             encode, train = plan.seconds(row, gpu)
-            cells.append(f"{_duration(train)}" + (f" + {_duration(encode)}" if row.encode_flops else ""))
+            cells.append(f"{duration(train)}" + (f" + {duration(encode)}" if row.encode_flops else ""))
         rows.append(
             (
                 gpu.name,
@@ -242,7 +242,7 @@ def _times(plan: Plan, gpus: Sequence[Gpu]) -> Table:
                 f"{gpu.bf16:g}, {gpu.fp32:g}",
                 "yes" if plan.fits(gpu) else "no",
                 *cells,
-                _duration(plan.total_seconds(gpu)),
+                duration(plan.total_seconds(gpu)),
             )
         )
     return Table(columns, tuple(rows))
@@ -267,7 +267,8 @@ def _seeds(plan: Plan) -> str:
     return f"{seeds}, and before them one cell for each of {rates} learning rates" if rates else seeds
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Seconds, minutes or hours for people."""
     if seconds is None:
         return "not known"
     if seconds < 100:

@@ -15,6 +15,7 @@ from sutura.compare.grid import Cell, is_finished, plan_cells
 from sutura.compare.load import Loaded, closed_sets, describe_pictures
 from sutura.compare.publish import finish
 from sutura.compare.separate import prepare
+from sutura.compare.settings import check_before_work
 from sutura.compare.sweep import SELECT, Sweep, read_sweep
 from sutura.core.hashing import fingerprint
 from sutura.core.log import progress_bars, say
@@ -31,7 +32,6 @@ from sutura.stitch.bundle import StitchConfig, build_stitch
 from sutura.stitch.language import embedding_size
 from sutura.stitch.model import StitchModel, describe_parts
 from sutura.stitch.projector import build_projector
-from sutura.train.track import check_trackers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +53,7 @@ def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], N
     `on_cell` is told of every cell that was computed now, when its directory is whole.
     """
     began, team = time.perf_counter(), here()
-    check_trackers(config.track.to)
+    check_before_work(config)
     data, record, remembered = prepare(config)
     overlaps = check_overlap(config, data, record)
     unread = SetAside()

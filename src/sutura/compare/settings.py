@@ -10,6 +10,7 @@ import yaml
 from sutura.compare.config import CompareConfig
 from sutura.core.config import load_config, parse
 from sutura.core.errors import UserError
+from sutura.core.processes import here
 from sutura.data.sources import VqaSource
 
 
@@ -41,6 +42,24 @@ def settings(
     if not cache:
         changes["features"] = config.features.model_copy(update={"cache": False})
     return config.model_copy(update=changes)
+
+
+def check_before_work(config: CompareConfig) -> None:
+    """Refuse what the settings and the processes alone tell, before data are read and pictures encoded.
+
+    Raises:
+        UserError: a tracker that is not there, a micro-batch that adapts in several processes, weights laid over
+            a single one.
+    """
+    from sutura.train.micro_batch import check_alone
+    from sutura.train.shard import check_several
+    from sutura.train.track import check_trackers
+
+    check_trackers(config.track.to)
+    if config.feed.micro_batch == "auto":
+        check_alone(here())
+    if config.engine.shard == "fsdp":
+        check_several(here())
 
 
 def dry(config: CompareConfig) -> str:

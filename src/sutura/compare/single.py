@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import run_jobs
-from sutura.compare.grid import PROTOCOL, STITCH_FOLDER, cell_directory, is_finished
+from sutura.compare.grid import PROTOCOL, STITCH_FOLDER, Cell, cell_directory, is_finished
 from sutura.compare.load import at_most, only_types
 from sutura.compare.run import cells_of, check_overlap, choose_rates, load_encoders, make_job
 from sutura.compare.scores import Scores
 from sutura.compare.separate import prepare
+from sutura.compare.settings import check_before_work
 from sutura.compare.statistics import accuracy
 from sutura.compare.tables import Table, score_cell
 from sutura.core.config import apply_overrides
@@ -35,10 +36,16 @@ from sutura.evals.run import Asked, derangement, evaluate
 from sutura.evals.training_record import RECORD, TrainingRecord, read_record
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch, load_stitch
 from sutura.stitch.folder import stitches_in
-from sutura.train.track import check_trackers
 
 
-def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path | None = None) -> Path:
+def train_one(
+    config: CompareConfig,
+    encoder: str,
+    *,
+    seed: int = 0,
+    out: Path | None = None,
+    on_cell: Callable[[Cell], None] | None = None,
+) -> Path:
     """Train and evaluate the cell of one encoder and seed; a finished one is kept.
 
     Args:
@@ -46,6 +53,7 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
         encoder: a row's name or id in it, `blind`, or any other encoder's id.
         seed: training seed.
         out: the finished stitch is copied there.
+        on_cell: told of the cell when it is whole and copied, one that was finished before too.
 
     Returns:
         The stitch's directory.
@@ -56,7 +64,7 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
     team = here()
     if team.from_first(lambda: out is not None and out.exists()):
         raise UserError(f"{out} exists already; give --out a new place.")
-    check_trackers(config.track.to)
+    check_before_work(config)
     rows = {row.display_name(): row for row in config.encoder_rows()}
     rows = {row.id: row for row in config.encoders} | rows
     row = rows.get(encoder, EncoderConfig(id=encoder))
@@ -81,6 +89,8 @@ def train_one(config: CompareConfig, encoder: str, *, seed: int = 0, out: Path |
     stitch = cell_directory(Path(chosen.runs), cell) / STITCH_FOLDER
     if out is not None and team.first:
         shutil.copytree(stitch, out)
+    if on_cell is not None:
+        on_cell(cell)
     return out or stitch
 
 

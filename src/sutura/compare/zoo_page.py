@@ -21,7 +21,7 @@ from sutura.core.checkpoint import read_json
 from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.encoders import load_encoder
-from sutura.encoders.catalog import zoo_root
+from sutura.encoders.catalog import zoo_folder
 from sutura.evals.ledger import read_ledgers
 from sutura.models.zoo_format import read_zoo_config
 from sutura.train.methods import METHODS
@@ -84,7 +84,7 @@ def members(comparison: Comparison) -> list[Member]:
 
 
 def _folder(name: str) -> Path | None:
-    folder = zoo_root() / name.removeprefix("zoo:") if name.startswith("zoo:") else Path(name)
+    folder = zoo_folder(name)
     return folder if (folder / "config.json").is_file() else None
 
 

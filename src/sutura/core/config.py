@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
@@ -16,9 +16,26 @@ from sutura.core.registry import suggest
 
 
 class Section(BaseModel):
-    """A frozen part of a config. Unknown keys are refused with a suggestion."""
+    """A frozen part of a config. Unknown keys are refused with a suggestion.
+
+    A section inside it may be given in part: what is not said keeps the default that the section has here, which
+    may be another than the section's own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _laid_over_defaults(cls, values: Any) -> Any:
+        """A section of which a part is said keeps, for the rest, the default it has in this config."""
+        if not isinstance(values, Mapping):
+            return values
+        laid = {
+            name: merge(field.default.model_dump(exclude_unset=True), given)
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, Section) and isinstance(given := values.get(name), Mapping)
+        }
+        return {**values, **laid}
 
     def resolved(self) -> dict[str, Any]:
         """Every value, defaults included, as JSON-able data."""

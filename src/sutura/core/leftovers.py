@@ -11,6 +11,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+from sutura.core.terminal import say
+
 #: Seconds without a change after which something unfinished counts as left behind even where its process
 #: cannot be asked after (another machine's) or its number is in use again.
 UNTOUCHED = 24 * 3600.0
@@ -32,8 +34,6 @@ def clear_away(folder: Path) -> None:
     """
     cleared = [name for path in sorted(folder.glob(".*.sutura-*")) if (name := _clear(path))]
     if cleared:
-        from sutura.core.log import say
-
         say(f"{folder}: cleared away what a killed run left unfinished ({', '.join(cleared)})")
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,16 +17,9 @@ from rich.progress import (
 )
 
 from sutura.core.checkpoint import atomic_file
-from sutura.core.processes import launched
-from sutura.core.secrets import hide
+from sutura.core.terminal import console, say
 
-#: Of several processes of one run, the first speaks for all.
-console = Console(stderr=True, highlight=False, quiet=launched() and os.environ["RANK"] != "0")
-
-
-def say(message: str) -> None:
-    """One line for the person watching; goes to stderr so that stdout stays data."""
-    console.print(hide(message), markup=False)
+__all__ = ["MetricsLog", "console", "progress_bars", "read_metrics", "say"]
 
 
 def progress_bars() -> Progress:

@@ -39,6 +39,16 @@ def hub_rows(source: VqaSource) -> tuple[Any, str | None]:
     return rows, commit or _from_cache(source, name, rows)
 
 
+def hub_places(source: VqaSource) -> tuple[Path, ...]:
+    """Folders that files of a Hub set are downloaded to and unpacked in."""
+    from datasets import config
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    own = repo_folder_name(repo_id=_name(source), repo_type="dataset")
+    return Path(constants.HF_HUB_CACHE) / own, Path(config.DOWNLOADED_DATASETS_PATH)
+
+
 def hub_splits(source: VqaSource) -> list[str]:
     """Names of the splits of a Hub set. Raises UserError when the Hub cannot be asked."""
     from datasets import get_dataset_split_names

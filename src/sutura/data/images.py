@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_bytes
 
 #: More pixels than this are refused before any of them is decoded (a bomb of a few kB can ask for 60 GB).
@@ -104,7 +103,7 @@ def decode_noted(data: bytes | Path) -> tuple[Image.Image, tuple[str, ...]]:
     except _DAMAGE as error:
         raise _damage(error) from None
     turn = _UPRIGHT.get(_orientation(image))
-    image = _to_rgb(image, notes)
+    image = to_rgb(image, notes)
     if turn is not None:
         image = image.transpose(turn)
         notes.append("rotated")
@@ -197,7 +196,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
+def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """A decoded picture in RGB; what that loses or changes is added to the notes (see `decode_noted`)."""
     try:
         if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
             return _on_white(image.convert("RGBA"), notes)
@@ -231,22 +231,3 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
         low, high = values.min(), values.max()
         values = (values - low) * (255.0 / (high - low) if high > low else 0.0)
     return Image.fromarray(np.round(values).astype(np.uint8)).convert("RGB")
-
-
-def open_picture(given: str | Path | bytes | Image.Image) -> Image.Image:
-    """A picture from whatever a person hands over: a path, an http(s) URL, the file's bytes, or a PIL picture.
-
-    Raises:
-        UserError: nothing there, or nothing that can be fetched and decoded safely.
-    """
-    if isinstance(given, str) and "://" in given:
-        from sutura.data.remote_image import fetch_picture
-
-        return fetch_picture(given)
-    try:
-        if isinstance(given, Image.Image):
-            return _to_rgb(given, [])
-        return decode(given if isinstance(given, bytes) else Path(given))
-    except BadPicture as error:
-        name = "the picture" if isinstance(given, (bytes, Image.Image)) else str(given)
-        raise UserError(f"{name} cannot be used: {error}. Give a whole PNG, JPEG or WebP file.") from None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sutura.core.errors import UserError
-from sutura.data.hub_sets import hub_rows, hub_splits
+from sutura.data.hub_sets import hub_places, hub_rows, hub_splits
 from sutura.data.images import BadPicture, read_file
 from sutura.data.samples import BytesPicture, FilePicture, Picture
 from sutura.data.sources import VqaSource
@@ -26,12 +26,19 @@ class Table:
         rows: a `datasets.Dataset`.
         folder: what picture paths in the table are relative to.
         revision: the commit on the Hub that the rows came from.
+        within: folders that picture paths must lie in; None lets them name any file of this machine.
     """
 
-    def __init__(self, rows: Any, folder: Path, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        rows: Any,
+        folder: Path,
+        revision: str | None = None,
+        within: Sequence[Path] | None = None,
+    ) -> None:
         self._rows = rows.with_format("arrow")
         self._views: dict[str, Any] = {}
-        self.folder, self.revision = folder, revision
+        self.folder, self.revision, self.within = folder, revision, within
         self.columns: list[str] = list(rows.column_names)
 
     def __len__(self) -> int:
@@ -83,7 +90,8 @@ def read_cell(table: Table, row: int, column: str, place: int | None = None) -> 
     """The encoded bytes of a stored picture: bytes, `{bytes, path}`, or a path beside the table.
 
     Raises:
-        BadPicture: "missing" for an empty cell or a file that is not there, and what `read_file` finds.
+        BadPicture: "missing" for an empty cell or a file that is not there, "no file of the set" for a path in a
+            Hub set that leads elsewhere, and what `read_file` finds.
     """
     value = table.value(row, column)
     if place is not None and value is not None:
@@ -98,7 +106,12 @@ def read_cell(table: Table, row: int, column: str, place: int | None = None) -> 
         raise BadPicture("not a picture", f"a cell of type {type(value).__name__}")
     if re.match(r"^\w+://", value):
         raise BadPicture("missing", f"{value} is an address; pictures are not fetched while loading")
-    return read_file(table.folder / value)
+    path = table.folder / value
+    if table.within is not None:
+        real = path.resolve()
+        if not any(real.is_relative_to(place.resolve()) for place in table.within):
+            raise BadPicture("no file of the set", f"{value} is a path of this machine, in a set of the Hub")
+    return read_file(path)
 
 
 def picture_at(path: str, folder: Path) -> FilePicture:
@@ -115,7 +128,7 @@ def open_table(source: VqaSource) -> Table:
     paths = source.paths
     if any(path.startswith("hf:") for path in paths):
         rows, commit = hub_rows(source)
-        return Table(_first(source, rows), Path(), commit)
+        return Table(_first(source, rows), Path(), commit, hub_places(source))
     files: list[Path] = []
     for text in paths:
         path = Path(text).expanduser()

@@ -22,6 +22,11 @@ def zoo_root() -> Path:
     return Path(str(files("sutura"))) / "zoo"
 
 
+def zoo_folder(name: str) -> Path:
+    """The folder of an encoder of ours by its name: `zoo:NAME`, or a path. It need not be there."""
+    return zoo_root() / name.removeprefix("zoo:") if name.startswith("zoo:") else Path(name)
+
+
 def zoo_rows(root: Path | None = None) -> Iterator[Row]:
     """A row for each encoder in the zoo, read from its config."""
     folder = root or zoo_root()

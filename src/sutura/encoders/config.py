@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from sutura.core.config import Section
 
 FUSED = "fused:"
+RUN_ENCODER = "encoder"
+"""Where a pretraining run keeps its encoder: beside its checkpoints."""
 
 
 class TransformConfig(Section):
@@ -43,7 +45,7 @@ class EncoderConfig(Section):
 
     Args:
         id: a catalog name; `zoo:NAME`; a local folder in transformers', timm's, open_clip's or the zoo's
-            format;
+            format, or that of a pretraining run with its encoder inside;
             `hf:org/name`, `timm:NAME` or `open_clip:NAME/TAG` for the Hub; or another package's encoder. `fused:A+B`
             is two encoders side by side.
         layer: the block whose output is read; -1 is the last, -2 the one before it, 0 the first.
@@ -54,7 +56,7 @@ class EncoderConfig(Section):
         trust_remote_code: whether code from the Hub may run.
         untrained_seed: the same architecture with random weights from this seed: the untrained control.
         trained: False for a checkpoint whose weights are random: it stands in reports as an untrained control.
-        name: for tables; the id's last part by default.
+        name: for tables; by default the id's last part, or the run's folder for the `encoder` of a pretraining run.
         transform: for a folder that does not say how pictures are to be prepared.
         fuse: encoders whose features of a patch stand side by side, each a row of its own; `tokens` is common to all.
     """
@@ -74,8 +76,10 @@ class EncoderConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fused(cls, values: Any) -> Any:
-        """`fused:A+B` and `fuse: [A, B]` say the same; each fills in the other."""
+    def _said(cls, values: Any) -> Any:
+        """A text alone is an id. `fused:A+B` and `fuse: [A, B]` say the same; each fills in the other."""
+        if isinstance(values, str):
+            values = {"id": values}
         if not isinstance(values, Mapping):
             return values
         given = dict(values)
@@ -112,5 +116,8 @@ class EncoderConfig(Section):
         if self.fuse:
             return "+".join(part.display_name() for part in self.fuse)
         last = self.id.rstrip("/").split(":")[-1]
-        last = last if self.id.startswith("open_clip:") else last.split("/")[-1]
+        if not self.id.startswith("open_clip:"):
+            *before, last = last.split("/")
+            if last == RUN_ENCODER and before and before[-1].strip("."):
+                last = before[-1]
         return last if self.untrained_seed is None else f"{last} (untrained)"

@@ -9,10 +9,11 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sutura.core.checkpoint import read_json
 from sutura.core.config import parse
 from sutura.core.runtime import seeded
 from sutura.encoders.base import Trunk, VisionEncoder, resolve_layer
-from sutura.encoders.config import EncoderConfig, TransformConfig
+from sutura.encoders.config import RUN_ENCODER, EncoderConfig, TransformConfig
 from sutura.encoders.transform import from_numbers
 from sutura.models.vit import ViT
 from sutura.models.zoo_format import load_zoo_vit, read_zoo_config
@@ -48,6 +49,25 @@ class ZooTrunk(Trunk):
             tokens = self.vit.norm(tokens)
         rows = pixels.shape[2] // self.vit.patch_size
         return tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (rows, -1))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a finished pretraining run: the encoder beside the run's checkpoints."""
+    written = folder / RUN_ENCODER / "config.json"
+    return written.is_file() and read_json(written).get("model") == "vit"
+
+
+def run_of(folder: Path) -> Path | None:
+    """The finished pretraining run that a folder is, or whose `encoder` it is; None for any other folder."""
+    whole = folder.absolute()
+    run = whole.parent if whole.name == RUN_ENCODER else whole
+    return run if is_run(run) else None
+
+
+def encoder_folder(folder: Path) -> Path:
+    """The encoder inside a pretraining run's folder; any other folder itself."""
+    run = run_of(folder)
+    return folder if run is None else run / RUN_ENCODER
 
 
 def load_zoo(folder: Path, config: EncoderConfig, about: Mapping[str, Any]) -> VisionEncoder:

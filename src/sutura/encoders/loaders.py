@@ -49,7 +49,9 @@ def load_encoder(spec: str | EncoderConfig | Mapping[str, Any], **options: Any) 
         return _from_hub(format, find(rest), config)
     folder = Path(config.id).expanduser()
     if folder.is_dir():
-        return _from_folder(folder, config, {"source": "local folder", "revision": None})
+        from sutura.encoders.from_zoo import encoder_folder
+
+        return _from_folder(encoder_folder(folder), config, {"source": "local folder", "revision": None})
     if config.id in PLUGINS:
         return _from_plugin(config)
     raise UserError(

@@ -185,7 +185,9 @@ def _open_clip(known: dict[str, Any], config: EncoderConfig) -> Built:
 def _folder(folder: Path, config: EncoderConfig) -> Built:
     """A folder by its config files; weights need not be there."""
     from sutura.encoders.from_open_clip import CONFIG
+    from sutura.encoders.from_zoo import encoder_folder
 
+    folder = encoder_folder(folder)
     written = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     given = config.image_size or (config.transform.image_size if config.transform is not None else None)
     if "model_type" in written:

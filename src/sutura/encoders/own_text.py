@@ -14,7 +14,8 @@ from sutura.core.checkpoint import load_strict, load_tensors, read_json
 from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.data.captions import WordVocabulary, captioned_scenes, words_of
-from sutura.encoders.config import TransformConfig
+from sutura.encoders.config import RUN_ENCODER, TransformConfig
+from sutura.encoders.from_zoo import is_run
 from sutura.models.clip import CLIP, TextTransformer
 from sutura.models.siglip import SigLIP
 from sutura.models.vit import ViT
@@ -27,11 +28,6 @@ _MODELS: dict[str, type[CLIP] | type[SigLIP]] = {"clip": CLIP, "siglip": SigLIP,
 _SECOND_STAGE = {"masked.encoder.": "vision.", "contrastive.": ""}
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a finished pretraining run: the encoder beside the run's checkpoints."""
-    return (folder / "encoder" / "config.json").is_file()
-
-
 def load_run(folder: Path) -> tuple[CLIP | SigLIP, TransformConfig, Callable[[list[str]], Tensor]]:
     """Model, transform, and texts to embeddings.
 
@@ -39,9 +35,11 @@ def load_run(folder: Path) -> tuple[CLIP | SigLIP, TransformConfig, Callable[[li
     float32.
 
     Raises:
-        UserError: a run without a text tower, without its checkpoint, or weights that do not fit.
+        UserError: no run, one without a text tower, without its checkpoint, or weights that do not fit.
     """
-    written = read_zoo_config(folder / "encoder")
+    if not is_run(folder):
+        raise UserError(f"{folder} is no finished pretraining run: it holds no encoder of ours.")
+    written = read_zoo_config(folder / RUN_ENCODER)
     objective, run = written.get("objective"), written.get("config") or {}
     if objective not in _MODELS:
         raise UserError(

@@ -18,7 +18,8 @@ from sutura.core.errors import UserError
 from sutura.core.fetch import fetch
 from sutura.encoders.config import EncoderConfig
 from sutura.encoders.from_open_clip import CONFIG, WEIGHTS, open_clip_transform
-from sutura.encoders.own_text import is_run, load_run
+from sutura.encoders.from_zoo import run_of
+from sutura.encoders.own_text import load_run
 from sutura.encoders.transform import Transform, from_numbers, from_processor
 from sutura.encoders.weights import find_weights
 
@@ -72,7 +73,8 @@ def load_two_tower(spec: str | EncoderConfig) -> TwoTower:
 
     Args:
         spec: a local folder of CLIP or SigLIP in transformers' format or open_clip's; the folder of a
-            pretraining run of ours (`runs/zoo/clip-…`); `hf:organisation/name` for either format on the Hub.
+            pretraining run of ours (`runs/zoo/clip-…`) or its `encoder`; `hf:organisation/name` for either
+            format on the Hub.
 
     Raises:
         UserError: no such folder, one without a text tower, or weights that are not whole.
@@ -92,8 +94,8 @@ def load_two_tower(spec: str | EncoderConfig) -> TwoTower:
         )
     if (folder / CONFIG).is_file():
         tower = _open_clip(folder, config)
-    elif is_run(folder):
-        model, numbers, words = load_run(folder)
+    elif (run := run_of(folder)) is not None:
+        model, numbers, words = load_run(run)
         tower = TwoTower(config.display_name(), model, from_numbers(numbers), model.encode_image, words)
     elif (folder / "config.json").is_file() and "model_type" in read_json(folder / "config.json"):
         tower = _transformers(folder, config)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from sutura.core.config import Section, apply_overrides, parse
 from sutura.core.errors import UserError
@@ -95,10 +95,6 @@ class ProbeFeatures(Section):
     batch: int = Field(default=64, ge=1)
 
 
-def _as_encoder(value: Any) -> Any:
-    return {"id": value} if isinstance(value, str) else value
-
-
 class ProbeConfig(Section):
     """Encoders, labelled pictures and the probes put on them.
 
@@ -108,7 +104,7 @@ class ProbeConfig(Section):
         runs: holds the cache of features under `features`.
     """
 
-    encoders: tuple[Annotated[EncoderConfig, BeforeValidator(_as_encoder)], ...] = Field(min_length=1)
+    encoders: tuple[EncoderConfig, ...] = Field(min_length=1)
     data: LabelSource = LabelSource()
     kinds: tuple[str, ...] = Field(default=USUAL, min_length=1)
     linear: LinearConfig = LinearConfig()

@@ -19,17 +19,16 @@ from sutura.core.checkpoint import (
     save_tensors,
     write_json,
 )
-from sutura.core.config import Section, parse
+from sutura.core.config import parse
 from sutura.core.doctor import versions
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint, fingerprint_file
 from sutura.core.runtime import pick_device
-from sutura.encoders.config import EncoderConfig
+from sutura.stitch.config import StitchConfig
 from sutura.stitch.conversation import Conversation
 from sutura.stitch.folder import is_published
 from sutura.stitch.generate import Answer, generate
 from sutura.stitch.language import (
-    LlmConfig,
     add_adapter,
     embedding_size,
     load_adapter,
@@ -40,8 +39,9 @@ from sutura.stitch.language import (
 )
 from sutura.stitch.model import StitchModel, describe_parts
 from sutura.stitch.pack import Row
-from sutura.stitch.projector import ProjectorConfig, build_projector
-from sutura.stitch.prompt import PromptBuilder, PromptConfig
+from sutura.stitch.projector import build_projector
+from sutura.stitch.prompt import PromptBuilder
+from sutura.stitch.published import load_published
 from sutura.stitch.sampling import GREEDY, Sampling
 from sutura.stitch.seal import seal
 
@@ -62,16 +62,6 @@ STITCH, PROJECTOR, ADAPTER, LLM, ENCODER = (
     "llm.safetensors",
     "encoder.safetensors",
 )
-
-
-class StitchConfig(Section):
-    """What a stitch is made of. `encoder: null` is a blind stitch: the same training without pictures."""
-
-    encoder: EncoderConfig | None
-    projector: ProjectorConfig = ProjectorConfig()
-    llm: LlmConfig = LlmConfig()
-    prompt: PromptConfig = PromptConfig()
-    seed: int = 0
 
 
 @dataclass
@@ -164,7 +154,7 @@ class Stitch:
         Raises:
             UserError: no picture, or one that cannot be fetched or decoded.
         """
-        from sutura.data.images import open_picture
+        from sutura.data.handed_picture import open_picture
 
         self.model.eval()
         if self.blind:
@@ -211,7 +201,7 @@ class Stitch:
         return self.encoder
 
     def _patches(self, images: Sequence[Any]) -> Tensor:
-        from sutura.data.images import open_picture
+        from sutura.data.handed_picture import open_picture
 
         encoder = self._check_seeing(images)
         pixels = torch.stack([encoder.transform(open_picture(image)) for image in images])
@@ -331,11 +321,9 @@ def load_stitch(directory: str | Path, *, device: str = "auto", encoder: bool = 
         UserError: a file missing, changed or of another format, an encoder or language model that is not the
             one trained with, or weights that do not fit.
     """
-    from sutura.stitch.published import load_published
-
     folder = Path(directory)
     if is_published(folder):
-        return load_published(folder, device=device, encoder=encoder)
+        return load_published(folder, build_stitch, device=device, encoder=encoder)
     if not (folder / STITCH).is_file():
         raise UserError(
             f"{folder} is no stitch: it holds no {STITCH}. Give the directory `sutura stitch` wrote."

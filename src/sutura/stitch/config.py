@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from sutura.core.config import Section
+from sutura.encoders.config import EncoderConfig
 
 
 class ProjectorConfig(Section):
@@ -69,3 +70,13 @@ class PromptConfig(Section):
     template: Literal["auto", "plain", "published"] = "auto"
     instruction: str = ""
     max_tokens: int = 512
+
+
+class StitchConfig(Section):
+    """What a stitch is made of. `encoder: null` is a blind stitch: the same training without pictures."""
+
+    encoder: EncoderConfig | None
+    projector: ProjectorConfig = ProjectorConfig()
+    llm: LlmConfig = LlmConfig()
+    prompt: PromptConfig = PromptConfig()
+    seed: int = 0

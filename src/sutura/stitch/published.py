@@ -7,18 +7,20 @@ Differs: what is answered is scored by our protocol, with no minimum length and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sutura.core.checkpoint import load_strict, read_json
 from sutura.core.errors import UserError
 from sutura.core.runtime import pick_device
 from sutura.encoders.config import EncoderConfig
-from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch
-from sutura.stitch.config import LlmConfig, PromptConfig
+from sutura.stitch.config import LlmConfig, PromptConfig, StitchConfig
 from sutura.stitch.folder import CONFIG, PROJECTOR
 from sutura.stitch.language import ADAPTER_CONFIG, load_adapter
+
+if TYPE_CHECKING:
+    from sutura.stitch.bundle import Stitch
 
 ADAPTER, LOSSES = "lora_adapter", "loss_history.json"
 #: The files that make a folder one of these, as patterns for a download.
@@ -40,13 +42,20 @@ _PLAIN: dict[str, Any] = {
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
-def load_published(folder: Path, *, device: str = "auto", encoder: bool = True) -> Stitch:
+def load_published(
+    folder: Path,
+    build: Callable[[StitchConfig, Mapping[str, Any]], Stitch],
+    *,
+    device: str = "auto",
+    encoder: bool = True,
+) -> Stitch:
     """A published folder as a stitch that can be asked and scored; nothing in the folder can run code.
 
     It is asked as it was trained: the picture's tokens, then the text `<image>`, a new line and the question.
 
     Args:
         folder: holds config.json, projector.pt and lora_adapter/.
+        build: makes a fresh stitch of a config and the encoder's facts.
         device: where to run.
         encoder: attach the encoder; it is loaded in any case, since its width and number of tokens are read from it.
 
@@ -62,7 +71,7 @@ def load_published(folder: Path, *, device: str = "auto", encoder: bool = True) 
     config = StitchConfig(
         encoder=eyes.config, llm=_llm(folder, written), prompt=PromptConfig(template="published")
     )
-    stitch = build_stitch(config, facts)
+    stitch = build(config, facts)
     assert stitch.model.projector is not None
     load_strict(stitch.model.projector, _projector(folder / PROJECTOR), f"the projector in {folder.name}")
     load_adapter(stitch.model.lm, folder / ADAPTER)

@@ -18,7 +18,7 @@ from sutura.core.log import say
 from sutura.core.processes import Processes, here
 from sutura.core.runtime import pick_device, seed_everything
 from sutura.train.checkpointing import Checkpoints, Position, checkpoints_in
-from sutura.train.micro_batch import until_it_fits
+from sutura.train.micro_batch import check_alone, until_it_fits
 from sutura.train.modes import set_train_mode
 from sutura.train.optim import Group, OptimConfig, build_optimizer, set_lr, trainable_parameters
 from sutura.train.record import LossSummary, Record
@@ -106,11 +106,8 @@ def fit(
     """
     began, team = time.perf_counter(), here()
     trainable = trainable_parameters(model, optim.trained_dtype)
-    if team.several and getattr(feed, "adapts", False):
-        raise UserError(
-            "feed.micro_batch=auto cannot be used in several processes: one that ran out of memory would leave the "
-            "others waiting. Find the size in one process, and set it."
-        )
+    if getattr(feed, "adapts", False):
+        check_alone(team)
     if directory is None and (resume or checkpoint_every):
         raise UserError("Checkpoints and resume need a directory; give the run one.")
     accelerator = _accelerator(pick_device(str(device)), optim.precision)

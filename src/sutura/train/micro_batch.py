@@ -7,8 +7,22 @@ from typing import Any
 
 from sutura.core.errors import UserError
 from sutura.core.log import say
+from sutura.core.processes import Processes
 
 Values = dict[str, Any]
+
+
+def check_alone(team: Processes) -> None:
+    """Refuse a micro-batch that adapts to memory where there are other processes.
+
+    Raises:
+        UserError: there are.
+    """
+    if team.several:
+        raise UserError(
+            "feed.micro_batch=auto cannot be used in several processes: one that ran out of memory would leave the "
+            "others waiting. Find the size in one process, and set it."
+        )
 
 
 def until_it_fits(

@@ -7,12 +7,25 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from sutura.core.errors import UserError
-from sutura.core.processes import here
+from sutura.core.processes import Processes, here
 
 if TYPE_CHECKING:
     import torch
 
     from sutura.stitch.model import StitchModel
+
+
+def check_several(team: Processes) -> None:
+    """Refuse to lay anything over a single process.
+
+    Raises:
+        UserError: this is one.
+    """
+    if not team.several:
+        raise UserError(
+            "engine.shard=fsdp lays a trunk over several processes, and this is one: start it with accelerate "
+            "launch or torchrun (docs/scaling.md), or set engine.shard=none."
+        )
 
 
 def shard_frozen(model: StitchModel, device: torch.device) -> int:
@@ -38,12 +51,7 @@ def shard_frozen(model: StitchModel, device: torch.device) -> int:
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
-    team = here()
-    if not team.several:
-        raise UserError(
-            "engine.shard=fsdp lays a trunk over several processes, and this is one: start it with accelerate "
-            "launch or torchrun (docs/scaling.md), or set engine.shard=none."
-        )
+    check_several(here())
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     sharded = _shard_blocks(_blocks_of(model.lm), mesh, "the language model")
     encoder: Any = model.encoder

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_file
+from sutura.encoders.catalog import zoo_folder
 from sutura.models.clip import CLIP
 from sutura.models.eva import EVA
 from sutura.models.vit import ViT
 from sutura.models.zoo_format import WEIGHTS, load_zoo_vit, read_zoo_config
-from sutura.train.zoo import zoo_folder
 
 
 class Teacher(nn.Module):
@@ -76,7 +76,7 @@ def teacher_folder(name: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    folder = zoo_folder() / name.removeprefix("zoo:") if name.startswith("zoo:") else Path(name)
+    folder = zoo_folder(name)
     if not (folder / WEIGHTS).is_file():
         member = name.removeprefix("zoo:")
         raise UserError(

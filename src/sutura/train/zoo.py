@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from sutura.core.checkpoint import atomic_directory, read_json
@@ -13,21 +12,17 @@ from sutura.core.config import load_config, preset_names
 from sutura.core.errors import UserError
 from sutura.core.log import progress_bars, say
 from sutura.core.registry import suggest
+from sutura.encoders.catalog import zoo_root
 
 LANGUAGE_MODEL = "world-lm"
 #: Members that others need, and so are built before them.
 FIRST = ("clip",)
 
 
-def zoo_folder() -> Path:
-    """Where the shipped weights lie."""
-    return Path(str(files("sutura"))) / "zoo"
-
-
 def zoo_table() -> list[dict[str, str]]:
     """One row a member: name, kind, size on disk."""
     rows = []
-    for config in sorted(zoo_folder().glob("*/config.json")):
+    for config in sorted(zoo_root().glob("*/config.json")):
         content = read_json(config)
         size = sum(path.stat().st_size for path in config.parent.iterdir() if path.is_file())
         kind = content.get("objective") or content.get("model_type") or content.get("model", "")
@@ -55,9 +50,9 @@ def build_member(name: str, overrides: Sequence[str] = (), *, install: bool = Tr
     for member in build_order(known) if name == "all" else [name]:
         folder = _train(member, overrides)
         if install and not overrides:
-            with atomic_directory(zoo_folder() / member, replace=True) as place:
+            with atomic_directory(zoo_root() / member, replace=True) as place:
                 shutil.copytree(folder, place, dirs_exist_ok=True)
-            folder = zoo_folder() / member
+            folder = zoo_root() / member
             say(f"{member} is in the zoo: {folder}")
         built.append(folder)
     return built
