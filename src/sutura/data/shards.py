@@ -101,9 +101,13 @@ class ShardRows:
             sorted(columns.items())
         ]
 
-    @cached_property
-    def labels(self) -> list[Any]:
+    @property
+    def labels(self) -> Sequence[Any]:
         """Of every picture; read when they are first asked for."""
+        return self._labels
+
+    @cached_property
+    def _labels(self) -> list[Any]:
         return [self._label(row) for row in range(len(self))]
 
     def _index(self, number: int, file: Path) -> list[list[int]]:
