@@ -12,6 +12,7 @@ Kind = Literal["world", "table", "jsonl", "folder", "shards"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILES: dict[str, Kind] = {".parquet": "table", ".jsonl": "jsonl", ".ndjson": "jsonl", ".tar": "shards"}
+_FILES |= {".tsv": "jsonl", ".json": "jsonl"}
 #: A name that ends so is a file that is not there, and no set of the Hub.
 _NO_HUB_NAME = {*_FILES, ".csv", ".tsv", ".json", ".txt", ".gz", ".zip"}
 
@@ -45,9 +46,12 @@ def kind_at(path: str, missing: str = "There are no pictures") -> Kind:
         return _FILES[place.suffix]
     if any((place / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json")):
         return "table"
+    shards = next(place.glob("*.tar"), None)
+    if shards is not None and shards.with_suffix(".parquet").is_file():
+        return "shards"  # as img2dataset leaves them: the table beside each shard has no picture in it
     if next(place.rglob("*.parquet"), None) is not None:
         return "table"
-    if next(place.glob("*.tar"), None) is not None:
+    if shards is not None:
         return "shards"
     return "jsonl" if (place / "metadata.jsonl").is_file() else "folder"
 
