@@ -138,7 +138,7 @@ def test_a_planted_overlap_is_found_and_scores_stand_with_and_without_it(tmp_pat
     assert r1[0] >= 3 / 40 + r1[1] * 37 / 40 - 1e-9
     assert row.facts()["training_pictures"]["exact"] == 1
 
-    clean = seen_in_test(seen_pictures(gallery(train[10:30])), gallery(test))
+    clean = seen_in_test(seen_pictures(gallery(train[10:30], name="set/train")), gallery(test))
     assert clean.rows == ()
     assert clean.summary().startswith("No picture of set/test (40) is in set/train (20), neither")
 
