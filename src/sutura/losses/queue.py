@@ -52,7 +52,7 @@ class NegativeQueue(nn.Module):
         if not held:
             return None
         same = pictures[:, None] == self.pictures[None, :held]
-        return Negatives(self.images[:held].clone(), self.texts[:held].clone(), same)
+        return Negatives(self.images[:held], self.texts[:held], same)
 
     @torch.no_grad()
     def push(
