@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sutura.core.errors import UserError
+from sutura.core.runtime import pick_device
 from sutura.data.image_texts import ImageTexts
 from sutura.data.labelled import LabelledParts, load_labelled
 from sutura.encoders.base import EncoderConfig, Trunk, VisionEncoder
@@ -108,7 +110,9 @@ def probe_run(prepared: Prepared, model: VLJEPAConditioned) -> tuple[ProbeResult
     world = config.data.source == "world" and prepared.config.pictures.path == "world"
     note = refuse_seen(prepared.train.data, parts, world=world)
     parts = LabelledParts(parts.fit, parts.select, parts.test, (*parts.notes, note))
-X    result = run_probes(config, parts, eyes)
+    on = pick_device(config.device)
+    eyes = [Eyes(name, encoder.to(on), None) for name, encoder in _eyes(prepared, copy.deepcopy(model).cpu())]
+    result = run_probes(config, parts, eyes)
     return result, {one.name: FEATURES[one.name] for one in eyes}
 
 

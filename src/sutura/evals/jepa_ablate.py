@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -83,9 +84,14 @@ class AblateConfig(Section):
         found = {BASE: (), **self.rows}
         if self.grid:
             for values in product(*self.grid.values()):
-                changes = tuple(f"{key}={value}" for key, value in zip(self.grid, values, strict=True))
+                changes = tuple(f"{k}={_yaml(v)}" for k, v in zip(self.grid, values, strict=True))
                 found[", ".join(changes)] = changes
         return found
+
+
+def _yaml(value: Any) -> str:
+    """A value as an override has it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,8 @@ def ablate(preset: str, overrides: Sequence[str] = (), *, out: Path | None, comm
     form = values.pop("form", None)
     if form != "ablation":
         raise UserError(
-            f"Preset {preset!r} has form={form!r}; `sutura jepa ablate` takes form: ablation, with `preset:` naming the "
-            "runs' own preset (`sutura jepa train` runs one alone)."
+            f"Preset {preset!r} has form={form!r}; `sutura jepa ablate` takes form: ablation, with `preset:` naming "
+            "the runs' own preset (`sutura jepa train` runs one alone)."
         )
     config = parse(AblateConfig, values, where=f"preset {preset!r}")
     folder = Path(config.directory) / f"{config.name}-{config.hash()}"
@@ -281,8 +287,8 @@ def page(config: AblateConfig, told: Mapping[str, Any], command: str) -> str:
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     seeds = len(config.seeds)
     how = (
-        "95 % t-intervals over seeds; differences to the base are paired by seed, and a star marks those whose interval "
-        "leaves zero out, with no correction for their number"
+        "95 % t-intervals over seeds; differences to the base are paired by seed, and a star marks those whose "
+        "interval leaves zero out, with no correction for their number"
         if seeds > 1
         else "one training seed: no interval can be given, and no difference is shown"
     )
@@ -291,7 +297,8 @@ def page(config: AblateConfig, told: Mapping[str, Any], command: str) -> str:
         [
             f"# {config.name}",
             "",
-            f"Runs of `{config.preset}`{changed}; {seeds} seed{'s' * (seeds > 1)} ({', '.join(map(str, config.seeds))}): {how}.",
+            f"Runs of `{config.preset}`{changed}; {seeds} seed{'s' * (seeds > 1)} "
+            f"({', '.join(map(str, config.seeds))}): {how}.",
             "",
             *lines,
             "",
