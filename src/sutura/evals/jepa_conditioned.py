@@ -220,8 +220,7 @@ def page(report: Mapping[str, Any], probe: str | None, command: str) -> str:
             f"The own caption beats the other at {100 * told['better']['mean']:.1f} % of the hidden patches. "
             f"{told['pictures']:,} pictures, the same patches hidden under every condition, one training seed.",
         ]
-    how = "with the own caption" if "right" in told else "without text"
-    lines += ["", f"Of the constant guess's loss, {100 * told['explained']:.1f} % is gone {how}."]
+    lines += ["", _against_constant(told)]
     if a["captions_cut"]:
         lines += ["", f"{a['captions_cut']:,} training captions were longer than text.longest and were cut."]
     if a["set_aside"]:
@@ -240,6 +239,17 @@ def page(report: Mapping[str, Any], probe: str | None, command: str) -> str:
         lines += ["", "## What a linear probe reads", "", probe, ""]
         lines += [f"- `{name}`: {what}." for name, what in report["probed_features"].items()]
     return "\n".join([*lines, "", f"Run: `{report['run']}`. Command: `{command}`.", ""])
+
+
+def _against_constant(told: Mapping[str, Any]) -> str:
+    """What is gained over a guess that does not look; or that nothing is."""
+    how, share = "with the own caption" if "right" in told else "without text", told["explained"]
+    if share <= 0:
+        return (
+            f"**The constant guess is not beaten** {how}: the loss is {-100 * share:.1f} % above its own. Train longer, "
+            "or look at the targets: what all pictures share is most of them."
+        )
+    return f"Of the constant guess's loss, {100 * share:.1f} % is gone {how}."
 
 
 def _cell(of: Mapping[str, Any], *, signed: bool = False) -> str:
