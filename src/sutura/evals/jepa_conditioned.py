@@ -246,8 +246,8 @@ def _against_constant(told: Mapping[str, Any]) -> str:
     how, share = "with the own caption" if "right" in told else "without text", told["explained"]
     if share <= 0:
         return (
-            f"**The constant guess is not beaten** {how}: the loss is {-100 * share:.1f} % above its own. Train longer, "
-            "or look at the targets: what all pictures share is most of them."
+            f"**The constant guess is not beaten** {how}: the loss is {-100 * share:.1f} % above its own. Train "
+            "longer, or look at the targets: what all pictures share is most of them."
         )
     return f"Of the constant guess's loss, {100 * share:.1f} % is gone {how}."
 

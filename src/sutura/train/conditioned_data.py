@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sutura.core.config import parse
 from sutura.core.errors import UserError
-from sutura.core.runtime import generator
+from sutura.core.runtime import generator, pick_device
 from sutura.data.image_texts import ImageTexts, world_image_texts
 from sutura.data.samples import PictureTurns
 from sutura.encoders.base import VisionEncoder
@@ -146,7 +146,12 @@ def make_part(config: ConditionedConfig, data: ImageTexts, target: VisionEncoder
     if config.text.use:
         texts = [caption for own in data.captions for caption in own]
         text = text_states(config.text, texts, cache / "text", config.device)
-    return Part(data, text, None if target is None else keep_features(target, data, cache / "features"))
+    if target is None:
+        return Part(data, text, None)
+    target.to(pick_device(config.device))
+    targets = keep_features(target, data, cache / "features")
+    target.to("cpu")  # its memory is the predictor's from now on
+    return Part(data, text, targets)
 
 
 def draw_masks(
