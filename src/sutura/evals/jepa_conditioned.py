@@ -81,6 +81,7 @@ def _run(prepared: Any, folder: Path, command: str) -> None:
         micro_batch=c.micro_batch,
         text_tokens=c.text.longest if c.text.use else 0,
         hidden=hidden,
+        text_network=prepared.train.text.parameters if prepared.train.text else 0,
     )
     peak = _reset_peak(c.device)
     done = conditioned.train(prepared, model, folder)

@@ -34,6 +34,7 @@ class TextStore:
     Attributes:
         width: of a token.
         cut: texts that were longer than the network was let read.
+        parameters: of the network.
         fingerprint: of network, settings and texts.
     """
 
@@ -41,6 +42,7 @@ class TextStore:
         facts = read_json(directory / FACTS)
         self.width: int = facts["width"]
         self.cut: int = facts["cut"]
+        self.parameters: int = facts["parameters"]
         self.fingerprint: str = facts["fingerprint"]
         self.starts = np.load(directory / STARTS)
         shape = (int(self.starts[-1]), self.width)
@@ -124,7 +126,9 @@ def _encode_all(config: TextConfig, texts: Sequence[str], folder: Path, device: 
                 lengths.append(len(one))
             bars.update(bar, completed=min(start + config.batch, len(texts)))
     np.save(folder / STARTS, np.cumsum([0, *lengths]))
-    write_json(folder / FACTS, {"width": width, "cut": cut, "fingerprint": key, "id": config.id})
+    size = sum(p.numel() for p in model.parameters())
+    facts = {"width": width, "cut": cut, "parameters": size, "fingerprint": key, "id": config.id}
+    write_json(folder / FACTS, facts)
 
 
 def _states(model: Any, ids: Sequence[Sequence[int]], tokenizer: Any, layer: int) -> list[Tensor]:
