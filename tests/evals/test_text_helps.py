@@ -75,6 +75,17 @@ def test_the_verdict_follows_the_interval(shift: float, told: str) -> None:
     assert "overstates" in verdict(facts, knows_none=False)
 
 
+def test_a_caption_that_is_as_good_as_any_other_is_no_help() -> None:
+    """The model is better with some caption than with none, whatever it says."""
+    noise = np.random.default_rng(1).normal(0, 0.01, 40)
+    noise -= noise.mean()
+    right = np.full(40, 0.5)
+    said = verdict(summary(frame(right, right + noise, right + 0.1 + noise)), knows_none=True)
+    assert "Not shown that the caption is used" in said
+    assert "it helps" not in said
+    assert "any caption does as well" in said
+
+
 def test_the_exchanged_caption_is_none_of_the_pictures_own() -> None:
     captions = [("a", "b"), ("b", "c"), ("d",), ("a",), ("e", "d")]
     found = exchanged(captions)
