@@ -154,7 +154,8 @@ def verdict(told: dict[str, Any], *, knows_none: bool) -> str:
     said += f" {gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}] a hidden patch. "
     size = f"{bare['mean']:+.4f} [{bare['low']:+.4f}, {bare['high']:+.4f}]"
     if bare["low"] > 0 and gap["low"] <= 0:
-        said += f"Without a caption the loss is higher by {size}, but any caption does as well: what it says is not used."
+        said += f"Without a caption the loss is higher by {size}, but any caption does as well: "
+        said += "what it says is not used."
     else:
         helps = "it helps" if bare["low"] > 0 else "it hurts" if bare["high"] < 0 else "help is not shown"
         said += f"Against no caption {helps}: {size}."
