@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sutura.core.config import parse
 from sutura.core.runtime import generator
 from sutura.models.vit import ViT
 from sutura.models.zoo_format import save_zoo_vit
 from sutura.nn.block import initialise
 from sutura.train.conditioned_config import ConditionedConfig
-from tiny_models import save_language_model
+from tiny_models import save_language_model, tiny_tokenizer
 
 ARGS = {"image_size": 32, "patch_size": 8, "width": 16, "depth": 2, "heads": 2}
 
@@ -59,3 +61,17 @@ def furnish(folder: Path) -> Path:
     save_vit(folder / "target", 2, width=24)
     save_language_model(folder / "text")
     return folder
+
+
+def save_bert(folder: Path) -> str:
+    """As published: weights with a pre-training head, read here without it."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    BertForMaskedLM(
+        BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **size)
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

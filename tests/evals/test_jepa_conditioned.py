@@ -19,7 +19,9 @@ from sutura.evals.jepa_conditioned import load_run, train
 from sutura.evals.text_helps import score_captions, summary
 from sutura.train import conditioned
 from sutura.train.conditioned import build, prepare
-from tiny_conditioned import config, furnish, values
+from tiny_conditioned import config, furnish, save_bert, values
+from tiny_encoders import build as build_encoder
+from tiny_encoders import write_processor
 
 PROBE = {"data": {"source": "world", "image_size": 32, "limit": 60, "select_limit": 30, "test_limit": 40}}
 
@@ -175,3 +177,34 @@ def test_the_probed_features_are_the_predictors_guesses_for_every_place(place: P
     every = torch.arange(16).expand(2, -1)
     wanted = model(pixels, every, every)
     assert np.allclose(told.flatten(2).transpose(1, 2), wanted, atol=1e-6)
+
+
+def test_the_published_preset_takes_steps_with_small_checkpoints(tmp_path: Path) -> None:
+    """ViTs in transformers' format, BERT, batch 1 with accumulation, bfloat16: all but the sizes and the pictures."""
+    from sutura.core.config import apply_overrides, read_preset
+
+    for seed, name in enumerate(("online", "target")):
+        build_encoder("vit", seed).save_pretrained(tmp_path / name)
+        write_processor(tmp_path / name)
+    preset = apply_overrides(
+        read_preset("jepa/conditioned-coco"),
+        [
+            f"online.encoder.id={tmp_path / 'online'}",
+            f"target.encoder.id={tmp_path / 'target'}",
+            f"text.id={save_bert(tmp_path / 'text')}",
+            f"pictures.cache={tmp_path / 'cache'}",
+            f"directory={tmp_path / 'runs'}",
+            "pictures.path=world",
+            "pictures.count=20",
+            "pictures.held=8",
+            "passes=32",
+            "device=cpu",
+        ],
+    )
+    assert preset.pop("form") == "conditioned"
+    run(preset, out=tmp_path / "report.json")
+    report = read_json(tmp_path / "report.json")
+    assert report["about"]["mask"] == {"kind": "random", "ratio": 0.6, "hidden": 10, "of": 16}
+    assert report["training"]["steps"] == 2
+    assert report["training"]["bad_batches"] == 0
+    assert report["memory"]["planned"]["peak"] < 4e9

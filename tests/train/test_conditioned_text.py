@@ -13,6 +13,7 @@ from sutura.core.errors import UserError
 from sutura.train import conditioned_text
 from sutura.train.conditioned_config import TextConfig
 from sutura.train.conditioned_text import load_text_network, text_states
+from tiny_conditioned import save_bert
 from tiny_models import save_language_model, tiny_tokenizer
 
 TEXTS = ("a red cube", "three large metal spheres and a lamp", "no")
@@ -21,20 +22,6 @@ TEXTS = ("a red cube", "three large metal spheres and a lamp", "no")
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_language_model(tmp_path_factory.mktemp("text"))
-
-
-def save_bert(folder: Path) -> str:
-    """As published: weights with a pre-training head, read here without it."""
-    from transformers import BertConfig, BertForMaskedLM
-
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer()
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    BertForMaskedLM(
-        BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **size)
-    ).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @torch.no_grad()
