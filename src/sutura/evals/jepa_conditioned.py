@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from sutura.core.checkpoint import atomic_file, load_tensors, read_json, save_tensors, write_json
 from sutura.core.config import parse
 from sutura.core.doctor import versions
@@ -257,8 +255,3 @@ def _cell(of: Mapping[str, Any], *, signed: bool = False) -> str:
     from sutura.evals.intervals import Mean
 
     return Mean(**of).cell(4, signed=signed)
-
-
-def ledger(folder: Path) -> pl.DataFrame:
-    """Losses of the held-out pictures of a finished run, from which its figures can be computed again."""
-    return pl.read_parquet(folder / LEDGER)
