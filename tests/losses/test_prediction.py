@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from sutura.losses.prediction import (
+    cosine_by_token,
     cosine_loss,
     latent_smooth_l1,
     masked_pixel_loss,
+    smooth_l1_by_token,
     standardise_by_place,
 )
 from sutura.nn.patch import patchify
@@ -78,3 +80,12 @@ def test_the_cosine_loss_at_its_ends_and_its_targets():
     first = torch.tensor([[True, False]])
     mixed = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]])
     assert cosine_loss(mixed, target, first).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_losses_by_token_have_the_losses_as_their_means() -> None:
+    prediction, target = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
+    hidden = torch.zeros(2, 5, dtype=torch.bool)
+    hidden[:, 1:4] = True
+    tokens = cosine_by_token(prediction, target)
+    assert torch.allclose(tokens[hidden].mean(), cosine_loss(prediction, target, hidden))
+    assert torch.allclose(smooth_l1_by_token(prediction, target).mean(), latent_smooth_l1(prediction, target))

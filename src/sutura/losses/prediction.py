@@ -92,8 +92,21 @@ def cosine_loss(
     Source: Fang et al. 2023, arXiv:2211.07636, section 2.2 (there the negative cosine, which is less by one).
     Differs: computed in float32 whatever the inputs.
     """
-    likeness = F.cosine_similarity(prediction.float(), target.detach().float(), dim=-1)
-    return _mean_over(1 - likeness, hidden)
+    return _mean_over(cosine_by_token(prediction, target), hidden)
+
+
+def cosine_by_token(
+    prediction: Float[Tensor, "*tokens width"], target: Float[Tensor, "*tokens width"]
+) -> Float[Tensor, "*tokens"]:
+    """One minus the cosine, token by token; as `cosine_loss` before its mean."""
+    return 1 - F.cosine_similarity(prediction.float(), target.detach().float(), dim=-1)
+
+
+def smooth_l1_by_token(
+    prediction: Float[Tensor, "*tokens width"], target: Float[Tensor, "*tokens width"]
+) -> Float[Tensor, "*tokens"]:
+    """Smooth L1 distance, mean over the width, token by token; as `latent_smooth_l1` before its mean."""
+    return F.smooth_l1_loss(prediction.float(), target.detach().float(), reduction="none").mean(dim=-1)
 
 
 def _mean_over(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sutura.nn.attention import Attention
@@ -68,10 +68,13 @@ class Block(nn.Module):
         self.mlp = MLP(width, round(width * mlp_ratio), activation)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens width"], causal: bool = False
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        causal: bool = False,
+        padding: Bool[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """One layer of the transformer."""
-        x = x + self.attention(self.norm_attention(x), causal)
+        """One layer of the transformer; `causal` and `padding` as of its attention."""
+        x = x + self.attention(self.norm_attention(x), causal, padding)
         return x + self.mlp(self.norm_mlp(x))
 
 
