@@ -181,17 +181,17 @@ class PictureFeed:
             pictures = self._held[torch.tensor(index, device=self._held.device)]
         if self.crop is None:
             size = (self.size, self.size) if self.size else (pictures.shape[1], pictures.shape[2])
-            pixels = normalise(_windows(pictures, size, self.shift, rng), self.mean, self.std)
+            pixels = normalise(windows(pictures, size, self.shift, rng), self.mean, self.std)
         else:
             assert self.size is not None
-            pixels = _crops(normalise(pictures, self.mean, self.std), self.size, self.crop, rng)
+            pixels = crops(normalise(pictures, self.mean, self.std), self.size, self.crop, rng)
         if self.flip:
             mirrored = torch.from_numpy(rng.random(len(index)) < 0.5).to(pixels.device).view(-1, 1, 1, 1)
             pixels = torch.where(mirrored, pixels.flip(3), pixels)
         return pixels
 
 
-def _windows(
+def windows(
     pictures: UInt8[Tensor, "batch height width 3"],
     size: tuple[int, int],
     shift: int,
@@ -207,7 +207,7 @@ def _windows(
     return pictures[each[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _crops(
+def crops(
     pixels: Float[Tensor, "batch 3 height width"],
     size: int,
     area: tuple[float, float],
