@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from losses.gradients import with_gradients
-from sutura.losses.contrastive import Pairs, clip_loss, sigmoid_loss
+from sutura.losses.contrastive import Negatives, Pairs, clip_loss, sigmoid_loss
 
 ALL = slice(None)
 
@@ -115,3 +115,55 @@ def test_losses_stay_in_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         cast = clip_loss(image, text, scale), sigmoid_loss(image, text, scale, bias)
     torch.testing.assert_close(cast, plain)
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_smoothing_is_torchs_in_both_directions_with_and_without_a_queue(kept):
+    scale = torch.tensor(1.0, requires_grad=True)
+    inputs = [*embeddings(4), scale]
+    more = [torch.randn(kept, 6, generator=torch.Generator().manual_seed(i)) for i in (1, 2)]
+    negatives = Negatives(*more) if kept else None
+    ours = clip_loss(*inputs, smoothing=0.05, negatives=negatives)
+    own, total = torch.arange(4), 0.0
+    for mine, others, beyond in ((inputs[0], inputs[1], more[1]), (inputs[1], inputs[0], more[0])):
+        everything = F.normalize(torch.cat([others, beyond]), dim=1)
+        logits = scale.exp() * F.normalize(mine, dim=1) @ everything.T
+        total = total + F.cross_entropy(logits, own, label_smoothing=0.05) / 2
+    torch.testing.assert_close(
+        with_gradients(ours, inputs), with_gradients(total, inputs), atol=1e-5, rtol=1e-5
+    )
+    assert float(ours.detach()) != pytest.approx(float(clip_loss(*inputs, negatives=negatives).detach()))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_kept_pair_of_the_same_picture_is_no_negative(smoothing):
+    image, text = embeddings(3)
+    scale = torch.tensor(1.0)
+    kept_images, kept_texts = torch.randn(4, 6), torch.randn(4, 6)
+    same = torch.zeros(3, 4, dtype=torch.bool)
+    same[:, 2:] = True
+    value, *gradients = with_gradients(
+        clip_loss(image, text, scale, smoothing, Negatives(kept_images, kept_texts, same)), [image, text]
+    )
+    left = clip_loss(image, text, scale, smoothing, Negatives(kept_images[:2], kept_texts[:2]))
+    torch.testing.assert_close([value, *gradients], with_gradients(left, [image, text]), atol=1e-5, rtol=1e-5)
+    nothing = torch.ones(8, 6)
+    told = clip_loss(nothing[:3], nothing[:3], scale, smoothing, Negatives(nothing, nothing))
+    assert float(told) == pytest.approx(math.log(11), rel=1e-5)
+
+
+def test_smoothing_of_the_sigmoid_loss_written_out():
+    inputs = [*embeddings(4), torch.tensor(1.0, requires_grad=True), torch.tensor(-2.0, requires_grad=True)]
+    image, text, scale, bias = inputs
+    logits = scale.exp() * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T + bias
+    wanted = torch.eye(4) * 0.9 + 0.05
+    expected = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / 4
+    ours = sigmoid_loss(*inputs, smoothing=0.1)
+    torch.testing.assert_close(
+        with_gradients(ours, inputs), with_gradients(expected, inputs), atol=1e-5, rtol=1e-5
+    )
+    for bad in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="smoothing="):
+            sigmoid_loss(*inputs, smoothing=bad)
+        with pytest.raises(ValueError, match="smoothing="):
+            clip_loss(image, text, scale, bad)

@@ -3,7 +3,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sutura.nn.masking import BlockMask, MultiBlock, RandomMask, gather_patches, hidden_from_keep
+from sutura.nn.masking import (
+    BlockMask,
+    MultiBlock,
+    RandomMask,
+    RectangleMask,
+    gather_patches,
+    hidden_from_keep,
+)
 
 
 def rows_of(seed: int, rows: int, columns: int, targets: int, batch: int):
@@ -141,7 +148,7 @@ def test_a_rectangle_lies_within_its_area_and_aspect():
     assert float((heights > widths).float().mean()) == pytest.approx(0.45, abs=0.1)
 
 
-@pytest.mark.parametrize("make", [RandomMask, BlockMask])
+@pytest.mark.parametrize("make", [RandomMask, BlockMask, RectangleMask])
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 0.99, 1.0, 1.5])
 def test_masks_that_hide_all_or_nothing_are_refused(make, ratio):
     with pytest.raises(ValueError, match="some must be hidden and some seen"):
@@ -160,3 +167,60 @@ def test_gather_takes_each_pictures_own_patches():
     patches = torch.arange(12.0).view(2, 3, 2)
     picked = gather_patches(patches, torch.tensor([[2, 0], [1, 1]]))
     assert torch.equal(picked, torch.stack([patches[0, [2, 0]], patches[1, [1, 1]]]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(2, 12),
+    columns=st.integers(2, 12),
+    ratio=st.floats(0.2, 0.9),
+    batch=st.integers(1, 5),
+)
+def test_rectangles_hide_an_exact_number_and_the_context_is_all_the_rest(seed, rows, columns, ratio, batch):
+    """Fault: "random block" in the text, random patches in the code; context and targets disjoint."""
+    patches = rows * columns
+    if not 0 < round(ratio * patches) < patches:
+        return
+    masks = RectangleMask((rows, columns), ratio)
+    context, masked = masks.sample(batch, torch.Generator().manual_seed(seed))
+    assert masked.shape == (batch, round(ratio * patches))
+    for picture in range(batch):
+        mine, others = context[picture].tolist(), masked[picture].tolist()
+        assert mine == sorted(mine)
+        assert others == sorted(others)
+        assert sorted(mine + others) == list(range(patches))
+    again = masks.sample(batch, torch.Generator().manual_seed(seed))
+    assert torch.equal(context, again[0])
+    assert torch.equal(masked, again[1])
+
+
+def test_hidden_rectangles_are_rectangles_over_a_patch_that_was_seen():
+    masks = RectangleMask((14, 14))
+    hidden = torch.zeros(500, 196, dtype=torch.bool)
+    hidden[:, :100] = True
+    drawn = masks._rectangles(hidden, torch.Generator().manual_seed(0))
+    assert bool((drawn & ~hidden).any(dim=1).all())
+    grid = drawn.view(500, 14, 14)
+    heights, widths = grid.any(dim=2).sum(dim=1), grid.any(dim=1).sum(dim=1)
+    assert torch.equal(heights * widths, drawn.sum(dim=1))
+    assert (
+        25 <= int((heights * widths).min()) <= int((heights * widths).max()) <= 49
+    )  # 29 to 39, sides rounded
+    assert float((heights / widths).min()) > 0.6
+    assert float((heights / widths).max()) < 1.8
+
+    context, masked = masks.sample(200, torch.Generator().manual_seed(0))
+    whole = hidden_from_keep(context, 196)
+    scattered = RandomMask((14, 14), 0.75).sample(200, torch.Generator().manual_seed(0))[1]
+    assert neighbours_hidden_too(whole, 14, 14) > neighbours_hidden_too(scattered, 14, 14) + 0.1
+    assert masked.shape == (200, 147)
+    share = whole.float().mean(dim=0)
+    assert 0.4 < float(share.min()) < float(share.max()) < 0.95
+    assert len({tuple(row) for row in masked.tolist()}) == 200
+
+
+def test_ranges_of_rectangles_that_are_none_are_refused():
+    for bad in ({"scale": (0.2, 0.1)}, {"scale": (0.0, 0.1)}, {"aspect": (1.5, 0.7)}):
+        with pytest.raises(ValueError, match="must be a range"):
+            RectangleMask((4, 4), **bad)

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+class Negatives(NamedTuple):
+    """Embeddings from elsewhere that a batch is told apart from, such as a queue's.
+
+    Args:
+        images: kept × dim; a text is told apart from them.
+        texts: kept × dim; a picture is told apart from them.
+        same: batch × kept, true where a kept pair shows the picture of a row: neither its picture nor its text counts
+            as a negative there. None where all are of other pictures.
+    """
+
+    images: Tensor
+    texts: Tensor
+    same: Tensor | None = None
+
+
 def clip_loss(
     image: Float[Tensor, "batch dim"],
     text: Float[Tensor, "batch dim"],
     log_scale: Float[Tensor, ""],
+    smoothing: float = 0.0,
+    negatives: Negatives | None = None,
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE of image and text embeddings.
 
@@ -22,21 +41,44 @@ def clip_loss(
         image: one embedding a picture; normalised here.
         text: row i describes picture i; every other row counts as wrong for it.
         log_scale: log of the inverse temperature, unitless.
+        smoothing: share of a row's weight that goes to all its candidates alike, as in torch's cross-entropy.
+        negatives: further candidates, none of which is right; they get no gradient.
 
     Returns:
-        Nats, mean over the batch and over both directions; log(batch) for embeddings that tell nothing.
+        Nats, mean over the batch and over both directions; log(batch) for embeddings that tell nothing, or
+        log(batch + kept) with further negatives.
 
     Raises:
-        ValueError: fewer than two pairs, where there is nothing to tell apart.
+        ValueError: fewer than two pairs, where there is nothing to tell apart; a smoothing outside of [0, 1).
 
     Source: Radford et al. 2021, arXiv:2103.00020, figure 3; equal to open_clip's ClipLoss
         on normalised inputs.
     Differs: computed in float32 whatever the inputs, under autocast too.
     """
     at_least_two_pairs(len(image))
-    logits = log_scale.float().exp() * likeness(image, text)  # pictures × texts
-    diagonal = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, diagonal) + F.cross_entropy(logits.T, diagonal)) / 2
+    _share(smoothing)
+    scale = log_scale.float().exp()
+    logits = scale * likeness(image, text)  # pictures × texts
+    if negatives is None:
+        return (_own(logits, None, smoothing) + _own(logits.T, None, smoothing)) / 2
+    total = 0.0
+    for mine, within, kept in ((image, logits, negatives.texts), (text, logits.T, negatives.images)):
+        beyond = scale * likeness(mine, kept.detach())  # rows × kept
+        total = total + _own(torch.cat([within, beyond], dim=1), negatives.same, smoothing)
+    return torch.as_tensor(total) / 2
+
+
+def _own(
+    logits: Float[Tensor, "rows candidates"], same: Bool[Tensor, "rows kept"] | None, smoothing: float
+) -> Float[Tensor, ""]:
+    """Cross-entropy of row i for candidate i; the last candidates are left out of a row where they are the `same`."""
+    own = torch.arange(len(logits), device=logits.device)
+    if same is None:
+        return F.cross_entropy(logits, own, label_smoothing=smoothing)
+    out = F.pad(same, (logits.shape[1] - same.shape[1], 0), value=False)  # rows × candidates
+    logs = logits.masked_fill(out, float("-inf")).log_softmax(dim=1)
+    evenly = logs.masked_fill(out, 0.0).sum(dim=1) / (~out).sum(dim=1)
+    return -((1 - smoothing) * logs[own, own] + smoothing * evenly).mean()
 
 
 def sigmoid_loss(
@@ -45,6 +87,7 @@ def sigmoid_loss(
     log_scale: Float[Tensor, ""],
     bias: Float[Tensor, ""],
     positives: Bool[Tensor, "batch batch"] | None = None,
+    smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Pairwise sigmoid loss of image and text embeddings.
 
@@ -57,12 +100,14 @@ def sigmoid_loss(
         log_scale: log of the inverse temperature, unitless; starts at log 10.
         bias: added to every logit; starts at -10 because nearly all pairs are to be denied.
         positives: picture i belongs to text j, as the blocks of `Pairs` say; by default i to i only.
+        smoothing: the wanted answer is 1 - smoothing / 2 for a pair that belongs together and smoothing / 2 for any
+            other, instead of 1 and 0.
 
     Returns:
         Nats: summed over texts, mean over pictures.
 
     Raises:
-        ValueError: fewer than two pairs, where there is nothing to deny.
+        ValueError: fewer than two pairs, where there is nothing to deny; a smoothing outside of [0, 1).
 
     Source: Zhai et al. 2023, arXiv:2303.15343, section 3.2, algorithm 1; equal to open_clip's SigLipLoss and
         to the loss of transformers' SiglipModel on normalised inputs. Several texts a picture: section 3.2's
@@ -73,7 +118,12 @@ def sigmoid_loss(
     logits = log_scale.float().exp() * likeness(image, text) + bias.float()  # pictures × texts
     if positives is None:
         positives = torch.eye(len(image), dtype=torch.bool, device=image.device)
-    return -F.logsigmoid(torch.where(positives, logits, -logits)).sum() / len(image)
+    _share(smoothing)
+    right = -F.logsigmoid(torch.where(positives, logits, -logits)).sum()
+    if not smoothing:
+        return right / len(image)
+    wrong = -F.logsigmoid(torch.where(positives, -logits, logits)).sum()
+    return ((1 - smoothing / 2) * right + smoothing / 2 * wrong) / len(image)
 
 
 class Pairs:
@@ -110,6 +160,13 @@ def likeness(
     rounding to bfloat16 moves a logit by up to 0.2."""
     with torch.autocast(image.device.type, enabled=False):
         return F.normalize(image.float(), dim=1) @ F.normalize(text.float(), dim=1).T
+
+
+def _share(smoothing: float) -> None:
+    if not 0 <= smoothing < 1:
+        raise ValueError(
+            f"smoothing={smoothing} is no share of the weight that can be given away; 0 to below 1."
+        )
 
 
 def at_least_two_pairs(count: int) -> None:

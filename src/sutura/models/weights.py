@@ -36,6 +36,13 @@ _CLIP_BLOCK = {
     "mlp.up": "mlp.fc1",
     "mlp.down": "mlp.fc2",
 }
+_DISTILBERT_BLOCK = {
+    "norm_attention": "sa_layer_norm",
+    "attention.out": "attention.out_lin",
+    "norm_mlp": "output_layer_norm",
+    "mlp.up": "ffn.lin1",
+    "mlp.down": "ffn.lin2",
+}
 _TIMM_BLOCK = {
     "norm_attention": "norm1",
     "attention.qkv": "attn.qkv",
@@ -68,7 +75,13 @@ def transformers_vit(depth: int, patch_size: int, cls: bool) -> KeyMap:
 
 
 def timm_vit(
-    depth: int, patch_size: int, cls: bool = True, registers: int = 0, placed: bool = True
+    depth: int,
+    patch_size: int,
+    cls: bool = True,
+    registers: int = 0,
+    placed: bool = True,
+    pre_norm: bool = False,
+    patch_bias: bool = True,
 ) -> KeyMap:
     """Our `ViT` and timm's `VisionTransformer`; a classification head is left out.
 
@@ -78,6 +91,8 @@ def timm_vit(
         cls: timm's `class_token`.
         registers: timm's `reg_tokens`.
         placed: False for timm's `no_embed_class`, where prefix tokens have no positions.
+        pre_norm: timm's `pre_norm`, as in its CLIP towers.
+        patch_bias: whether the patch projection has one; CLIP's has none.
     """
     tokens = ["cls_token"] * cls + ["reg_token"] * bool(registers)
     counts = [1] * cls + [registers] * bool(registers)
@@ -90,7 +105,8 @@ def timm_vit(
     return KeyMap(
         [
             prefix_and_positions(tokens, "pos_embed", counts, placed),
-            *convolution("embed.project", "patch_embed.proj", patch_size, bias=True),
+            *convolution("embed.project", "patch_embed.proj", patch_size, bias=patch_bias),
+            *(layer("pre_norm", "norm_pre") if pre_norm else ()),
             *layer("norm", "norm"),
             *blocks,
         ],
@@ -120,6 +136,24 @@ def transformers_clip(depth: int, text_depth: int, patch_size: int) -> KeyMap:
             *same("log_scale", "logit_scale"),
         ],
         left_out=[".position_ids"],
+    )
+
+
+def transformers_distilbert(depth: int) -> KeyMap:
+    """Our `TextEncoder` and transformers' `DistilBertModel`."""
+    blocks: list[Move] = []
+    for i in range(depth):
+        for mine, other in _DISTILBERT_BLOCK.items():
+            blocks += layer(f"blocks.{i}.{mine}", f"transformer.layer.{i}.{other}")
+        names = [f"transformer.layer.{i}.attention.{n}_lin" for n in "qkv"]
+        blocks += fused(f"blocks.{i}.attention.qkv", names)
+    return KeyMap(
+        [
+            *same("words", "embeddings.word_embeddings", "weight"),
+            *same("positions", "embeddings.position_embeddings.weight"),
+            *layer("norm", "embeddings.LayerNorm"),
+            *blocks,
+        ]
     )
 
 

@@ -228,6 +228,73 @@ class BlockMask:
         return (sides[0][:, :, None] & sides[1][:, None, :]).flatten(1)
 
 
+@dataclass(frozen=True)
+class RectangleMask:
+    """Rectangles of I-JEPA's sizes are hidden until an exact number of patches is; all others are the context.
+
+    Each rectangle is laid over a patch that is still seen, so that every one hides something. The last one is
+    cut short, row by row, where it would hide too many.
+
+    Args:
+        grid: rows and columns of patches. Prefix tokens are no patches and are never hidden.
+        ratio: share of the patches that is hidden, rounded to whole patches.
+        scale: range of a rectangle's area, as a share of the grid, before its sides are rounded to whole patches.
+        aspect: range of its height over its width, before the same.
+
+    Source: sizes: Assran et al. 2023, arXiv:2301.08243, section 3.
+    Differs: I-JEPA draws four targets anywhere, which may overlap, and a context around them; here the number of
+        hidden patches is the same in every picture, and context and targets share the grid out between them.
+    """
+
+    grid: tuple[int, int]
+    ratio: float = 0.75
+    scale: tuple[float, float] = (0.15, 0.2)
+    aspect: tuple[float, float] = (0.75, 1.5)
+
+    def __post_init__(self) -> None:
+        _count_hidden(self.grid, self.ratio)
+        if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(
+                f"scale={self.scale} must be a range in (0, 1], aspect={self.aspect} a range above 0."
+            )
+
+    def sample(
+        self, batch: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "batch context"], Int[Tensor, "batch masked"]]:
+        """Indices of the context's and of the hidden patches, ascending; together all, none in both."""
+        wanted = _count_hidden(self.grid, self.ratio)
+        hidden = torch.zeros(batch, self.grid[0] * self.grid[1], dtype=torch.bool)
+        while bool((hidden.sum(1) < wanted).any()):
+            left = wanted - hidden.sum(1, keepdim=True)
+            new = self._rectangles(hidden, generator) & ~hidden
+            hidden |= new & (new.cumsum(1) <= left)
+        return (
+            (~hidden).nonzero()[:, 1].view(batch, -1),
+            hidden.nonzero()[:, 1].view(batch, wanted),
+        )
+
+    def _rectangles(
+        self, hidden: Bool[Tensor, "batch patches"], generator: torch.Generator
+    ) -> Bool[Tensor, "batch patches"]:
+        """A rectangle for every picture, over one of the patches that it still shows."""
+        batch, (rows, columns) = len(hidden), self.grid
+        seed = torch.rand(hidden.shape, generator=generator).masked_fill(hidden, -1.0).argmax(1)
+        draw = torch.rand(4, batch, generator=generator)
+        area = rows * columns * (self.scale[0] + draw[0] * (self.scale[1] - self.scale[0]))
+        low, high = math.log(self.aspect[0]), math.log(self.aspect[1])
+        aspect = torch.exp(low + draw[1] * (high - low))
+        sides = []
+        for share, place, over, length in (
+            ((area * aspect).sqrt(), draw[2], seed // columns, rows),
+            ((area / aspect).sqrt(), draw[3], seed % columns, columns),
+        ):
+            side = share.round().clamp(1, length).long()
+            start = (over - (place * side).long()).clamp_min(0).minimum(length - side)[:, None]
+            index = torch.arange(length)
+            sides.append((index >= start) & (index < start + side[:, None]))
+        return (sides[0][:, :, None] & sides[1][:, None, :]).flatten(1)
+
+
 def _count_hidden(grid: tuple[int, int], ratio: float) -> int:
     patches = grid[0] * grid[1]
     count = round(patches * ratio)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sutura.nn.block import MLP
@@ -35,6 +35,23 @@ def end_pool(
         raise ValueError(f"No end-of-text id {end_id} in {len(rows)} rows (first: row {rows[0]}).")
     where = ends.int().argmax(dim=1)
     return tokens[torch.arange(len(tokens), device=tokens.device), where]
+
+
+def masked_mean_pool(
+    tokens: Float[Tensor, "batch length width"], padding: Bool[Tensor, "batch length"]
+) -> Float[Tensor, "batch width"]:
+    """The mean over the tokens that are no padding.
+
+    Raises:
+        ValueError: a row that is all padding, which has no mean.
+    """
+    if bool(padding.all(dim=1).any()):
+        rows = padding.all(dim=1).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{len(rows)} rows are all padding (first: row {rows[0]}); a text has a token at least."
+        )
+    kept = (~padding)[:, :, None].to(tokens.dtype)
+    return (tokens * kept).sum(dim=1) / kept.sum(dim=1)
 
 
 def last_pool(tokens: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch width"]:
