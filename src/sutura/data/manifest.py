@@ -56,6 +56,16 @@ def text_of(value: Any) -> str:
     return "" if value is None else str(value).strip()
 
 
+def texts_of(value: Any) -> list[str]:
+    """Captions of a cell: a text, a list of texts, or a list of `{raw: …}` or `{caption: …}`."""
+    texts = []
+    for one in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(one, dict):
+            one = next((one[key] for key in ("caption", "raw", "text") if key in one), None)
+        texts.append(text_of(one))
+    return [text for text in texts if text]
+
+
 class _Found(NamedTuple):
     image_id: str
     first: int

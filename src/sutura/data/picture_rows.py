@@ -9,14 +9,17 @@ from typing import Any, Protocol
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
 from sutura.data.images import BadPicture, read_file
-from sutura.data.manifest import text_of
-from sutura.data.rows import json_lines
+from sutura.data.line_files import picture_folder, read_lines
+from sutura.data.manifest import text_of, texts_of
 from sutura.data.samples import SetAside
 from sutura.data.shards import PICTURES, ShardRows, shard_files
 from sutura.data.sources import VqaSource, check_roles, column, needed
 from sutura.data.tables import open_table, read_cell
 
 ROLES = ("image", "label", "caption")
+#: What a set of captions may also name.
+NAMED = (*ROLES, "image_id", "split")
+IMAGES = ("image", "file_name", "img", "picture")
 LABELS, CAPTIONS = ("label", "labels", "class"), ("caption", "captions", "text")
 
 
@@ -53,22 +56,23 @@ class Rows(Protocol):
         ...
 
 
-def open_rows(source: VqaSource, needs: Sequence[str] = ()) -> Rows:
+def open_rows(source: VqaSource, needs: Sequence[str] = (), roles: tuple[str, ...] = ROLES) -> Rows:
     """Open a split of a source that is not the built-in world.
 
     Args:
         source: of a kind that `kind_at` tells. The split "" stands for a whole that is in one piece.
         needs: `label`, `caption`: what every row must have a place for.
+        roles: what the column map may name.
 
     Raises:
         UserError: nothing there, a column that is needed and not there, or a source that can have none.
     """
-    check_roles(source, ROLES)
+    check_roles(source, roles)
     path = Path(source.paths[0]).expanduser()
     if source.source == "table":
         return TableRows(source.model_copy(update={"split": _file_split(path, source.split)}), needs)
     if source.source == "jsonl":
-        return JsonRows(source, needs)
+        return LineRows(source, needs)
     if source.source == "shards":
         return ShardRows(shard_files(path, source.split), source.columns, needs)
     return FolderRows(path, source.split, needs)
@@ -90,6 +94,11 @@ def _columns(
     return image, label, caption
 
 
+def _optional(source: VqaSource, available: list[str]) -> tuple[str | None, str | None]:
+    """Columns of a picture's id and of its split, where there are any."""
+    return column(source, "image_id", available, "image_id"), column(source, "split", available, "split")
+
+
 class TableRows:
     """Parquet, a saved data set, or a set of the Hub."""
 
@@ -98,6 +107,7 @@ class TableRows:
         self.table = open_table(source)
         found = _columns(source, needs, self.table.columns, "image", "img", "picture")
         self._image, label, self._caption = found
+        self._id, self._split = _optional(source, self.table.columns)
         self.labels = self.table.values(label) if label else [None] * len(self)
         self.label_names = self.table.class_names(label) if label else ()
         self.stamp = [self.table.fingerprint, *found]
@@ -111,12 +121,27 @@ class TableRows:
     def picture(self, row: int) -> bytes:
         return read_cell(self.table, row, self._image)
 
+    def name(self, row: int) -> str:
+        return ""
+
+    def image_id(self, row: int) -> str:
+        return text_of(self.table.value(row, self._id)) if self._id else ""
+
+    def split(self, row: int) -> str:
+        return text_of(self.table.value(row, self._split)) if self._split else ""
+
     def captions(self, row: int) -> list[str]:
-        return texts_of(self.table.value(row, self._caption)) if self._caption else []
+        return texts_of(self.caption_cell(row))
+
+    def caption_cell(self, row: int) -> Any:
+        return self.table.value(row, self._caption) if self._caption else None
 
 
-class JsonRows:
-    """JSON lines beside a folder of pictures; a folder with a metadata.jsonl is read so too."""
+class LineRows:
+    """Files whose lines name pictures: JSON lines, TSV, COCO's and Karpathy's JSON. The pictures lie in a folder.
+
+    A folder with a metadata.jsonl is read so too.
+    """
 
     def __init__(self, source: VqaSource, needs: Sequence[str]) -> None:
         self.set_aside, self.label_names = SetAside(), ()
@@ -124,15 +149,17 @@ class JsonRows:
         path = path / "metadata.jsonl" if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"There is no JSON-lines file at {source.paths[0]!r}.")
-        self.folder = Path(source.image_folder).expanduser() if source.image_folder else path.parent
-        if not self.folder.is_dir():
-            raise UserError(f"image_folder {source.image_folder!r} is not a folder.")
-        self._lines = json_lines(path, self.set_aside)
+        known = dict.fromkeys(source.columns.values(), "")
+        base = Path(source.image_folder).expanduser() if source.image_folder else None
+        known = [*IMAGES, *CAPTIONS, *LABELS, *known]
+        self._lines, self.layout = read_lines(path, self.set_aside, known, base)
         available = sorted({key for _, values in self._lines for key in values})
-        found = _columns(source, needs, available, "image", "file_name", "img", "picture")
+        found = _columns(source, needs, available, *IMAGES)
         self._image, label, self._caption = found
+        self._id, self._split = _optional(source, available)
+        self.folder = picture_folder(path, source.image_folder, self._lines, self._image)
         self.labels = [values.get(label) if label else None for _, values in self._lines]
-        pictures = (self.folder / text_of(values.get(self._image)) for _, values in self._lines)
+        pictures = (self.folder / self.name(row) for row in range(len(self)))
         self.stamp = [stamp_of([path, *pictures]), *found]
 
     def __len__(self) -> int:
@@ -141,14 +168,26 @@ class JsonRows:
     def where(self, row: int) -> str:
         return f"line {self._lines[row][0]}"
 
+    def name(self, row: int) -> str:
+        return text_of(self._lines[row][1].get(self._image))
+
+    def image_id(self, row: int) -> str:
+        return text_of(self._lines[row][1].get(self._id)) if self._id else ""
+
+    def split(self, row: int) -> str:
+        return text_of(self._lines[row][1].get(self._split)) if self._split else ""
+
     def picture(self, row: int) -> bytes:
-        name = text_of(self._lines[row][1].get(self._image))
+        name = self.name(row)
         if not name:
             raise BadPicture("missing", "no path in the line")
         return read_file(self.folder / name)
 
     def captions(self, row: int) -> list[str]:
-        return texts_of(self._lines[row][1].get(self._caption)) if self._caption else []
+        return texts_of(self.caption_cell(row))
+
+    def caption_cell(self, row: int) -> Any:
+        return self._lines[row][1].get(self._caption) if self._caption else None
 
 
 class FolderRows:
@@ -207,16 +246,6 @@ class FolderRows:
 
     def captions(self, row: int) -> list[str]:
         return []
-
-
-def texts_of(value: Any) -> list[str]:
-    """Captions of a cell: a text, a list of texts, or a list of `{raw: …}` or `{caption: …}`."""
-    texts = []
-    for one in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(one, dict):
-            one = next((one[key] for key in ("caption", "raw", "text") if key in one), None)
-        texts.append(text_of(one))
-    return [text for text in texts if text]
 
 
 def stamp_of(files: Iterable[Path]) -> str:

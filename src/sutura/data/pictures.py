@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,37 +15,16 @@ from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
 from sutura.core.log import say
 from sutura.core.runtime import derive_seed
-from sutura.data.captions import CaptionedPictures, Pixels, WordVocabulary, words_of
+from sutura.data.captions import CaptionedPictures, WordVocabulary, words_of
 from sutura.data.classes import Labels, encode_labels
+from sutura.data.judged import Judged, judged
 from sutura.data.label_captions import label_captions
 from sutura.data.picture_rows import Rows, open_rows
 from sutura.data.picture_source import PictureSource
-from sutura.data.samples import SetAside
-from sutura.data.squares import CHUNK, LivePixels, Picked, judge_all
+from sutura.data.squares import Picked
 
 Need = Literal["label", "caption"]
 _VERSION = 1
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The usable pictures of a split.
-
-    Args:
-        rows: where they come from.
-        pixels: squares.
-        kept: the row of each.
-        content: hash of the pixels of each, before resizing.
-        set_aside: the others, with reasons.
-        key: fingerprint.
-    """
-
-    rows: Rows
-    pixels: Pixels
-    kept: np.ndarray
-    content: np.ndarray
-    set_aside: SetAside
-    key: str
 
 
 def load_pictures(
@@ -179,55 +157,18 @@ def _judge(
     cache: Path,
     on_progress: Callable[[int, int], None] | None,
 ) -> Judged:
-    """Decode every picture once; what was found is read from disk the next time."""
-    side = source.store or side
-    stated = [_VERSION, rows.stamp, len(rows), fingerprint(wanted), side, least, source.live]
-    key = fingerprint(["pictures", *stated])
-    folder = cache / f"pictures-{side}-{key}"
-    if not folder.is_dir():
-        with atomic_directory(folder, replace=True) as temporary:
-            _read(rows, wanted, source, side, least, temporary, on_progress)
-    facts = read_json(folder / "facts.json")
-    aside = SetAside()
-    for reason, items in facts["set_aside"].items():
-        for item in items:
-            aside.add(reason, item)
-    kept, content = np.load(folder / "kept.npy"), np.load(folder / "content.npy")
-    if source.live:
-        pixels: Pixels = LivePixels(rows, kept, side)
-    else:
-        pixels = np.memmap(folder / "pixels.bin", np.uint8, "r", shape=(len(kept), side, side, 3))
-    if len(aside):
-        say(f"{source.path}: {len(kept):,} pictures; set aside: {aside.summary()}.")
-    return Judged(rows, pixels, kept, content, aside, key)
-
-
-def _read(
-    rows: Rows,
-    wanted: list[int],
-    source: PictureSource,
-    side: int,
-    least: int,
-    folder: Path,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
-    kept, content = [], []
-    with (folder / "pixels.bin").open("wb") as file:
-        for done, (row, one) in enumerate(judge_all(rows, wanted, side, least), start=1):
-            if one.pixels is None:
-                rows.set_aside.add(one.reason, rows.where(row))
-            else:
-                kept.append(row)
-                content.append(int(one.content, 16))
-                if not source.live:
-                    file.write(one.pixels.tobytes())
-            if on_progress is not None and (done % CHUNK == 0 or done == len(wanted)):
-                on_progress(done, len(wanted))
-    if not kept:
-        raise UserError(f"No picture of {source.path!r} can be used. Set aside: {rows.set_aside.summary()}.")
-    np.save(folder / "kept.npy", np.array(kept, np.int64))
-    np.save(folder / "content.npy", np.array(content, np.uint64))
-    write_json(folder / "facts.json", {"path": source.path, "set_aside": rows.set_aside.items})
+    """Decode every picture once, as the source says; what was found is read from disk the next time."""
+    return judged(
+        rows,
+        wanted,
+        side=source.store or side,
+        least=least,
+        live=source.live,
+        cache=cache,
+        name=source.path,
+        aside=rows.set_aside,
+        on_progress=on_progress,
+    )
 
 
 def _hold_out(found: Judged, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ Kind = Literal["world", "table", "jsonl", "folder", "shards"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILES: dict[str, Kind] = {".parquet": "table", ".jsonl": "jsonl", ".ndjson": "jsonl", ".tar": "shards"}
+_FILES |= {".tsv": "jsonl", ".json": "jsonl"}
 #: A name that ends so is a file that is not there, and no set of the Hub.
 _NO_HUB_NAME = {*_FILES, ".csv", ".tsv", ".json", ".txt", ".gz", ".zip"}
 

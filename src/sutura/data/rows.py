@@ -178,9 +178,9 @@ def json_lines(path: Path, aside: SetAside) -> list[tuple[int, dict[str, Any]]]:
     A file named .json that holds one list of objects is read too; its places count as lines.
     """
     if path.suffix == ".json":
-        return _json_list(path)
+        return _read_list(path)
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -196,13 +196,23 @@ def json_lines(path: Path, aside: SetAside) -> list[tuple[int, dict[str, Any]]]:
     return found
 
 
-def _json_list(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def text_lines(path: Path) -> list[str]:
+    """Lines of a text file; "\\n" alone ends one: others that Python takes for an end occur in texts."""
+    return path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+
+
+def _read_list(path: Path) -> list[tuple[int, dict[str, Any]]]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path.name} is not JSON: {error}") from None
+    return json_list(path.name, values)
+
+
+def json_list(name: str, values: Any) -> list[tuple[int, dict[str, Any]]]:
+    """Objects of a list with their places. Raises UserError when it is none."""
     if not isinstance(values, list) or not values or not all(isinstance(value, dict) for value in values):
-        raise UserError(f"{path.name} is no list of JSON objects; give such a list, or JSON lines.")
+        raise UserError(f"{name} is no list of JSON objects; give such a list, or JSON lines.")
     return list(enumerate(values, start=1))
 
 

@@ -17,12 +17,13 @@ import numpy as np
 
 from sutura.core.errors import UserError
 from sutura.data.images import MAX_BYTES, BadPicture
+from sutura.data.manifest import texts_of
 from sutura.data.samples import SetAside
 
 #: Endings of pictures, in shards and in folders; of two members the first here is the picture.
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "jp2", "avif")
 PICTURES += ("jpe", "jfif", "pgm", "pbm", "pnm")
-_LABELS, _CAPTIONS = ("cls", "label"), ("txt", "caption")
+_LABELS, _CAPTIONS = ("cls", "label"), ("txt", "caption", "captions", "text")
 _SPLITS = ("train", "val", "valid", "validation", "test")
 
 
@@ -114,6 +115,9 @@ class ShardRows:
                         raise tarfile.ReadError("unexpected end of data")
                     if key and kind:
                         members = found.setdefault(f"{folder}/{key}", {})
+                        if kind.lower() in members:
+                            self.set_aside.add("a second member of one name", f"{file.name}:{info.name}")
+                            continue
                         members[kind.lower()] = Member(info.offset_data, info.size)
         except tarfile.ReadError as error:
             raise UserError(f"{file.name} cannot be read as an uncompressed tar: {error}.") from None
@@ -155,13 +159,28 @@ class ShardRows:
         return int(text) if re.fullmatch(r"-?\d+", text) else text or None
 
     def captions(self, row: int) -> list[str]:
-        """One text a line."""
+        """A text a line of `.txt`; what the key of `.json` holds, a text or a list of them."""
+        return texts_of(self.caption_cell(row))
+
+    def caption_cell(self, row: int) -> Any:
+        """The texts of the picture as they stand there."""
         if self._places[row, 6] < 0:
-            value = self._json(row, self._names["caption"])
-            texts = [str(one).strip() for one in (value if isinstance(value, list) else [value]) if one]
-        else:
-            texts = [t.strip() for t in self._read(row, 2).decode("utf-8", "replace").splitlines()]
-        return [text for text in texts if text]
+            return self._json(row, self._names["caption"])
+        # "\n" alone ends a line: other characters that Python takes for an end occur within texts of the web.
+        lines = self._read(row, 2).decode("utf-8", "replace").split("\n")
+        return [line for line in lines if line.strip()] or None
+
+    def name(self, row: int) -> str:
+        """Nothing: memory holds no names of members."""
+        return ""
+
+    def image_id(self, row: int) -> str:
+        """Nothing; pictures of shards are known by their content."""
+        return ""
+
+    def split(self, row: int) -> str:
+        """Nothing; shards are named after their split."""
+        return ""
 
     def _json(self, row: int, names: Sequence[str]) -> Any:
         if self._places[row, 8] < 0:
