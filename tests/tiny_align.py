@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sutura.encoders.text_tokenizer import WordTokenizer
 from torch import nn
 
-from sutura.data.captions import WordVocabulary, words_of
 from sutura.data.image_texts import ImageTexts
 from sutura.data.samples import SetAside
 from sutura.models.clip import TextTransformer
@@ -29,20 +29,6 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), 
 PLACES = ("left", "right")
 
 
-class WordTokenizer:
-    """What the feed asks of a tokenizer, over words."""
-
-    def __init__(self, texts: Sequence[str], length: int = 8) -> None:
-        self.words = WordVocabulary.of(texts)
-        self.length, self.end_id, self.pad_id, self.fingerprint = length, self.words.end_id, 0, "words"
-
-    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        return torch.from_numpy(self.words.encode(texts, self.length - 1).astype("int64"))
-
-    def too_long(self, texts: Sequence[str]) -> int:
-        return sum(len(words_of(text)) + 1 > self.length for text in texts)
-
-
 def pictures(count: int = 12, side: int = SIDE, seed: int = 0) -> ImageTexts:
     """A coloured half on noise, with two captions that say which."""
     rng = np.random.default_rng(seed)
@@ -54,12 +40,14 @@ def pictures(count: int = 12, side: int = SIDE, seed: int = 0) -> ImageTexts:
         pixels[i, :, half] += np.array(COLOURS[name], np.uint8) // 2
         captions.append((f"{name} {place}", f"the {place} half is {name}"))
     names = tuple(f"p{i}" for i in range(count))
-    return ImageTexts("tiny/train", pixels, tuple(captions), names, names, f"tiny-{count}-{side}-{seed}", SetAside())
+    return ImageTexts(
+        "tiny/train", pixels, tuple(captions), names, names, f"tiny-{count}-{side}-{seed}", SetAside()
+    )
 
 
 def texts_of(data: ImageTexts, cache: Path) -> tuple[Texts, WordTokenizer]:
     """Captions as ids, and their tokenizer."""
-    tokenizer = WordTokenizer([one for own in data.captions for one in own])
+    tokenizer = WordTokenizer.of([one for own in data.captions for one in own], length=8)
     return tokenise(data, tokenizer, cache), tokenizer
 
 
@@ -111,8 +99,8 @@ def tiny_feed(
     micro_batch: int = 8,
     seed: int = 0,
     side: int = SIDE,
-    augment: AugmentConfig = AugmentConfig(),
-    views: ViewsConfig = ViewsConfig(),
+    augment: AugmentConfig | None = None,
+    views: ViewsConfig | None = None,
     **more,
 ) -> AlignFeed:
     """A feed over `pictures`."""
@@ -129,7 +117,7 @@ def tiny_feed(
         mean=(0.3, 0.3, 0.3),
         std=(0.25, 0.25, 0.25),
         masks=RectangleMask((SIDE // PATCH, SIDE // PATCH), 0.75),
-        augment=augment,
-        views=views,
+        augment=augment or AugmentConfig(),
+        views=views or ViewsConfig(),
         **more,
     )

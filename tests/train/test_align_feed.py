@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_align import PATCH, SIDE, WordTokenizer, pictures, texts_of, tiny_feed, tiny_plan
+from sutura.encoders.text_tokenizer import WordTokenizer
 
 from sutura.core.errors import UserError
 from sutura.train.align_cache import tower_rows
@@ -13,6 +13,7 @@ from sutura.train.align_config import AugmentConfig, Phase, ViewsConfig
 from sutura.train.align_texts import described, tokenise
 from sutura.train.align_views import global_view, local_views, recolour
 from sutura.train.picture_feed import Ahead
+from tiny_align import PATCH, SIDE, pictures, texts_of, tiny_feed, tiny_plan
 
 ALL = AugmentConfig(crop=(0.3, 1.0), flip=True, jitter=0.8, grayscale=0.3, erase=0.5)
 
@@ -90,10 +91,11 @@ def test_equal_texts_and_other_captions_of_a_picture_are_no_negatives(tmp_path):
 
 def test_texts_that_are_too_long_are_cut_counted_and_said(tmp_path, capsys):
     data = pictures(4)
-    tokenizer = WordTokenizer([one for own in data.captions for one in own], length=4)
+    tokenizer = WordTokenizer.of([one for own in data.captions for one in own], length=4)
     texts = tokenise(data, tokenizer, tmp_path)
     assert texts.cut == 4
     assert texts.ids.shape[1] == 4
+    assert bool((texts.ids[:, :4] == tokenizer.end_id).any(axis=1).all()), "a text keeps its end"
     assert "4 of 8 captions" in capsys.readouterr().err.replace("\n", " ")
     assert tokenise(data, tokenizer, tmp_path).cut == 4, "from disk too"
 
@@ -125,9 +127,11 @@ def test_views_keep_what_they_should():
     assert torch.equal(plain, data.permute(0, 3, 1, 2).float() / 255)
     assert local_views(data, ViewsConfig(local=3, size=8), AugmentConfig(), rng).shape == (6, 3, 3, 8, 8)
     gray = recolour(plain, AugmentConfig(grayscale=1.0), rng)
-    assert torch.allclose(gray[:, 0], gray[:, 1]) and torch.allclose(gray[:, 1], gray[:, 2])
+    assert torch.allclose(gray[:, 0], gray[:, 1])
+    assert torch.allclose(gray[:, 1], gray[:, 2])
     jittered = recolour(plain, AugmentConfig(jitter=1.0), rng)
-    assert float(jittered.min()) >= 0 and float(jittered.max()) <= 1
+    assert float(jittered.min()) >= 0
+    assert float(jittered.max()) <= 1
     assert not torch.allclose(jittered, plain, atol=0.02)
     with pytest.raises(ValueError, match="not both"):
         AugmentConfig(shift=2, crop=(0.5, 1.0))
@@ -136,4 +140,5 @@ def test_views_keep_what_they_should():
 def test_erased_rectangles_are_the_mean_colour(tmp_path):
     batch = tiny_feed(tmp_path, augment=AugmentConfig(erase=1.0)).micro_batches(0)[0]
     gone = (batch.pixels == 0).all(dim=1).flatten(1).float().mean(dim=1)
-    assert bool((gone > 0.01).all()) and bool((gone < 0.45).all())
+    assert bool((gone > 0.01).all())
+    assert bool((gone < 0.45).all())

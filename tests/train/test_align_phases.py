@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+from itertools import pairwise
 
 import pytest
-import torch
-from tiny_align import tiny_feed, tiny_model, tiny_plan
 
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_tensors
@@ -16,6 +14,7 @@ from sutura.train.align_config import LossConfig, Phase, RatesConfig, ViewsConfi
 from sutura.train.align_phases import Freezer, plan
 from sutura.train.loop import fit
 from sutura.train.optim import OptimConfig
+from tiny_align import tiny_feed, tiny_model, tiny_plan
 
 HEADS = {"image_head": 10.0, "text_head": 10.0}
 PUBLISHED = (
@@ -25,8 +24,8 @@ PUBLISHED = (
 )
 
 
-def freezer(training, planned, lr=1e-2, rates=RatesConfig()):
-    return Freezer(training, PLACES, planned, rates, lr, HEADS)
+def freezer(training, planned, lr=1e-2, rates=None):
+    return Freezer(training, PLACES, planned, rates or RatesConfig(), lr, HEADS)
 
 
 def run(tmp_path, planned, steps=None, *, optim=None, resume=False, every=0, on_step=None, directory=None):
@@ -114,7 +113,7 @@ def test_frozen_is_the_same_bits_until_its_phase_and_decay_does_not_move_it(tmp_
         before_step=freeze.before_step,
         on_step=lambda done, row: seen.append({n: bits(training, p) for n, p in parts.items()}),
     )
-    moved = [{name for name in parts if a[name] != b[name]} for a, b in zip(seen, seen[1:], strict=False)]
+    moved = [{name for name in parts if a[name] != b[name]} for a, b in pairwise(seen)]
     assert moved[:3] == [{"head"}] * 3
     assert moved[3:6] == [set(parts) - {"text"}] * 3
     assert moved[6:] == [{"vision", "last block", "norm", "text", "predictor", "head"}] * 3
@@ -152,7 +151,7 @@ def test_phases_that_ask_for_what_is_not_there():
     every = ("vision", "text", "predictor", "image_head", "text_head", "scale")
     with pytest.raises(UserError, match="freezes everything"):
         freezer(training, tiny_plan([Phase(frozen=every)]))
-    with pytest.raises(ValueError, match="'heads'|input should be|Input should be"):
+    with pytest.raises(ValueError, match="Input should be"):
         Phase(frozen=("heads",))
     with pytest.raises(ValueError, match="no loss"):
         Phase(beta=0, gamma=0)
@@ -176,8 +175,11 @@ def test_resumed_across_a_phase_equals_uninterrupted(tmp_path):
         dict(whole.named_parameters())
     )
     rows = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(tmp_path / n / "metrics.jsonl")]
+        [
+            {k: v for k, v in row.items() if k != "seconds"}
+            for row in read_metrics(tmp_path / n / "metrics.jsonl")
+        ]
         for n in ("whole", "cut")
     ]
     assert rows[0] == rows[1]
-    assert copy.copy(result).steps == 8
+    assert result.steps == 8

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_align import tiny_feed, tiny_model, tiny_plan
 from torch import nn
 
 from sutura.core.errors import UserError
@@ -17,6 +16,7 @@ from sutura.train.align_phases import Freezer
 from sutura.train.grad_cache import CachedStep, RandomState
 from sutura.train.loop import fit
 from sutura.train.optim import OptimConfig
+from tiny_align import tiny_feed, tiny_model, tiny_plan
 
 PHASE = Phase(alpha=0.3, beta=0.7, gamma=0.05, delta=0.2)
 
@@ -37,8 +37,8 @@ def gradients(training) -> dict[str, torch.Tensor]:
     return found
 
 
-def objective_of(planned, loss, views=ViewsConfig(), every=0):
-    return AlignObjective(planned, loss, views, every)
+def objective_of(planned, loss, views=None, every=0):
+    return AlignObjective(planned, loss, views or ViewsConfig(), every)
 
 
 @pytest.mark.parametrize("kind", ["siglip", "infonce"])
@@ -63,7 +63,9 @@ def test_equal_to_the_large_batch(tmp_path, kind, micro):
     assert metrics.keys() == wanted_metrics.keys()
     for name in wanted_metrics:
         if name != "explained":  # a mean over micro-batches
-            assert float(metrics[name]) == pytest.approx(float(wanted_metrics[name]), rel=1e-3, abs=1e-6), name
+            assert float(metrics[name]) == pytest.approx(float(wanted_metrics[name]), rel=1e-3, abs=1e-6), (
+                name
+            )
 
 
 def test_accumulation_alone_is_another_gradient(tmp_path):
@@ -110,7 +112,9 @@ def test_through_the_loop_it_is_the_run_of_the_large_batch(tmp_path):
     def run(micro, cached):
         training = AlignTraining(tiny_model())
         objective = objective_of(planned, LossConfig())
-        freeze = Freezer(training, PLACES, planned, RatesConfig(), 1e-3, {"image_head": 1.0, "text_head": 1.0})
+        freeze = Freezer(
+            training, PLACES, planned, RatesConfig(), 1e-3, {"image_head": 1.0, "text_head": 1.0}
+        )
         result = fit(
             training,
             objective,
@@ -134,7 +138,9 @@ def test_through_the_loop_it_is_the_run_of_the_large_batch(tmp_path):
 def test_several_processes_are_refused(tmp_path, monkeypatch):
     planned = tiny_plan([Phase()])
     objective = objective_of(planned, LossConfig())
-    monkeypatch.setattr("sutura.train.loop.here", lambda: SimpleNamespace(several=True, count=2, first=True, rank=0))
+    monkeypatch.setattr(
+        "sutura.train.loop.here", lambda: SimpleNamespace(several=True, count=2, first=True, rank=0)
+    )
     with pytest.raises(UserError, match="cannot be shared out over 2 processes"):
         fit(
             AlignTraining(tiny_model()),

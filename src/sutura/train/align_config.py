@@ -50,7 +50,9 @@ class Phase(Section):
         if not self.alpha + self.beta + self.gamma + self.delta:
             raise ValueError("alpha, beta, gamma and delta are all 0, so that there is no loss")
         if self.vision_blocks and "vision" not in self.frozen:
-            raise ValueError("vision_blocks picks what trains of a frozen vision; freeze vision, or leave it out")
+            raise ValueError(
+                "vision_blocks picks what trains of a frozen vision; freeze vision, or leave it out"
+            )
         return self
 
     def weights(self) -> dict[str, float]:
@@ -225,11 +227,13 @@ class TextSizes(Section):
     """A text tower from random weights, and the words it reads: those of the training captions.
 
     Args:
+        kind: `causal`, as CLIP's; or `bidirectional`, as BERT's, which is read as a mean over its tokens.
         length: longest text in words, its end included.
         least_count: a word that occurs less often is read as unknown.
         most_words: the most frequent ones.
     """
 
+    kind: Literal["causal", "bidirectional"] = "causal"
     width: int = Field(default=128, ge=4)
     depth: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
@@ -249,6 +253,7 @@ class StartConfig(Section):
         pooling: how a text is read: `own`, as its tower was trained (the end of the text in CLIP); or `mean` over its
             tokens, which earlier work did with a causal tower too.
         vit, words: sizes, where a tower begins from random weights.
+        mean, std: of the colours, for a picture tower from random weights.
     """
 
     vision: str | None = None
@@ -257,6 +262,8 @@ class StartConfig(Section):
     pooling: Literal["own", "mean"] = "own"
     vit: VisionSizes = VisionSizes()
     words: TextSizes = TextSizes()
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
 
 
 class AlignDataConfig(Section):
@@ -280,7 +287,7 @@ class AlignDataConfig(Section):
     store: int | None = Field(default=None, ge=8)
     cache: str = "runs/cache/image-texts"
 
-    def of(self, split: str, limit: int | None) -> CaptionSource:
+    def of(self, limit: int | None) -> CaptionSource:
         """The source with a limit of its own."""
         return self.source if limit is None else self.source.model_copy(update={"limit": limit})
 
@@ -336,9 +343,13 @@ class AlignConfig(Section):
         if self.micro_batch is not None and self.micro_batch > self.batch:
             raise ValueError(f"micro_batch={self.micro_batch} is more than batch={self.batch}")
         if self.loss.queue and self.loss.contrastive != "infonce":
-            raise ValueError("loss.queue adds negatives to InfoNCE; SigLIP has none. Set loss.contrastive=infonce")
+            raise ValueError(
+                "loss.queue adds negatives to InfoNCE; SigLIP has none. Set loss.contrastive=infonce"
+            )
         if self.loss.queue and not self.average.decay:
-            raise ValueError("loss.queue holds embeddings of the moving average; set average.decay, such as 0.999")
+            raise ValueError(
+                "loss.queue holds embeddings of the moving average; set average.decay, such as 0.999"
+            )
         return self
 
     @property

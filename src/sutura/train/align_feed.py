@@ -87,7 +87,9 @@ class AlignFeed:
         text_rows: tuple[Rows, int] | None = None,
     ) -> None:
         if data.side < size:
-            raise UserError(f"Pictures of {data.side} pixels for views of {size}; store them at {size} or more.")
+            raise UserError(
+                f"Pictures of {data.side} pixels for views of {size}; store them at {size} or more."
+            )
         self.data, self.texts, self.plan, self.seed = data, texts, plan, seed
         self.batch, self.micro_batch, self.size = batch, micro_batch, size
         self.mean, self.std = tuple(mean), tuple(std)

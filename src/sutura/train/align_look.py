@@ -46,9 +46,7 @@ def embed_ids(
     return torch.cat(parts)
 
 
-def first_among(
-    image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]
-) -> dict[str, float]:
+def first_among(image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> dict[str, float]:
     """Share of pictures that rank their own text first among all of them, and of texts their picture: NCE@1.
 
     A tie is no success, so that a model that says the same of everything scores 0, not 1.

@@ -62,7 +62,7 @@ class Plan:
                 )
         if not any(phase.alpha for phase in self.phases):
             told.append(
-                "alpha is 0 in every phase: no patch is predicted, and the target encoder and the predictor are not used."
+                "alpha is 0 in every phase: no patch is predicted; there is no target encoder and no predictor."
             )
         return told
 
@@ -86,7 +86,9 @@ def plan(phases: Sequence[Phase], steps: int, per_epoch: float, epochs: float) -
         starts.append(round(at))
         if phase.epochs is None and phase.share is None:
             if i != len(phases) - 1:
-                raise UserError(f"phases.{i} has neither epochs nor share; only the last phase may leave them out.")
+                raise UserError(
+                    f"phases.{i} has neither epochs nor share; only the last phase may leave them out."
+                )
             at = float(steps)
         else:
             at += phase.epochs * per_epoch if phase.epochs is not None else (phase.share or 0.0) * steps
@@ -97,7 +99,9 @@ def plan(phases: Sequence[Phase], steps: int, per_epoch: float, epochs: float) -
         )
     for i, (start, end) in enumerate(zip(starts, [*starts[1:], steps], strict=True)):
         if end <= start:
-            raise UserError(f"phases.{i} has no step (from {start} to {end} of {steps}); give it more, or remove it.")
+            raise UserError(
+                f"phases.{i} has no step (from {start} to {end} of {steps}); give it more, or remove it."
+            )
     return Plan(tuple(phases), tuple(starts), steps)
 
 

@@ -21,7 +21,10 @@ ERASED, ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)
 
 
 def global_view(
-    pictures: UInt8[Tensor, "batch height width 3"], size: int, augment: AugmentConfig, rng: np.random.Generator
+    pictures: UInt8[Tensor, "batch height width 3"],
+    size: int,
+    augment: AugmentConfig,
+    rng: np.random.Generator,
 ) -> Float[Tensor, "batch 3 size size"]:
     """One large view a picture, colours in 0 to 1."""
     if augment.crop is not None:

@@ -163,12 +163,9 @@ def _leaves(parts: Sequence[Embedded]) -> Embedded:
 
 
 def _gradients(leaves: Embedded) -> list[Tensor]:
-    return [
-        torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves if leaf is not None
-    ]
+    return [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves if leaf is not None]
 
 
 def _inner(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """A number whose gradient at `values` is `gradients`."""
     return torch.stack([(v.float() * g).sum() for v, g in zip(values, gradients, strict=True)]).sum()
-

@@ -32,9 +32,7 @@ Objective = Callable[[Any, Any, int], tuple[Tensor, Mapping[str, "float | Tensor
 
 #: (model, all micro-batches of a step on the device, step, accelerator) → (loss, named metrics), gradients left behind.
 #: `accelerator.autocast()` is the run's precision, `accelerator.backward(loss)` the one way to call backward.
-WholeStep = Callable[
-    [Any, Sequence[Any], int, "Accelerator"], tuple[Tensor, Mapping[str, "float | Tensor"]]
-]
+WholeStep = Callable[[Any, Sequence[Any], int, "Accelerator"], tuple[Tensor, Mapping[str, "float | Tensor"]]]
 
 _OWN = ("step", "loss", "lr", "grad_norm", "seconds", "evaluation")
 
