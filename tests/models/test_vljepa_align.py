@@ -121,14 +121,14 @@ def test_forward_names_what_the_single_calls_give(bert):
 def test_a_handful_of_pairs_is_learned_while_patches_are_predicted(kind):
     model = tiny(bias=None if kind == "infonce" else -2.0, heads=mlp_head)
     with torch.no_grad():
-        model.text.words.weight.mul_(20.0)  # so that words differ from the first step on
+        model.text.words.weight.mul_(5.0)  # so that words differ from the first step on
     draw = torch.Generator().manual_seed(0)
     pixels = 2 * torch.randn(6, 3, 1, 1, generator=draw) + torch.randn(6, 3, 16, 16, generator=draw)
-    ids = torch.tensor([[a, b, END] for a, b in ((1, 2), (2, 1), (3, 4), (4, 3), (5, 6), (6, 5))])
+    ids = torch.tensor([[word, END] for word in range(1, 7)])
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.005)
     masks = RectangleMask((4, 4))
     first = last = 0.0
-    for step in range(80):
+    for step in range(100):
         out = model(pixels, ids, *masks.sample(6, draw))
         if kind == "infonce":
             aligned = clip_loss(out["image"], out["text"], out["log_scale"])

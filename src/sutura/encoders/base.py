@@ -121,6 +121,11 @@ class VisionEncoder(nn.Module):
             )
         return shape[1], shape[2], shape[3]
 
+    @property
+    def own_transform(self) -> Transform:
+        """Its way from a picture to pixels, with what it does spelled out."""
+        return self._transform
+
     def transform(self, picture: Image.Image) -> Float[Tensor, "3 height columns"]:
         """A picture as this encoder was trained to see it."""
         return self._transform(picture)

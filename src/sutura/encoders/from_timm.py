@@ -93,6 +93,10 @@ def load_timm(folder: Path, config: EncoderConfig, about: Mapping[str, Any]) -> 
 
     written = read_json(folder / "config.json")
     name = written["architecture"]
+    if config.id.startswith(
+        "timm:"
+    ):  # weights of a QuickGELU variant lie under the plain architecture's name
+        name = config.id.removeprefix("timm:").split(".")[0]
     if not timm.is_model(name):
         raise UserError(f"timm knows no architecture {name!r}. {suggest(name, timm.list_models())}")
     given = dict(written.get("model_args") or {})

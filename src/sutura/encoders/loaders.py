@@ -78,7 +78,7 @@ def _from_zoo(name: str, config: EncoderConfig) -> VisionEncoder:
 
 def _from_row(row: Row, config: EncoderConfig) -> VisionEncoder:
     if row.loader == "open_clip":
-        repo = _open_clip_repo(row.id.partition(":")[2])
+        repo = open_clip_repo(row.id.partition(":")[2])
     else:
         repo = row.repo
     return _checked(row, _from_hub(row.loader, repo, config))
@@ -108,7 +108,7 @@ def _from_hub(format: str, repo: str, config: EncoderConfig) -> VisionEncoder:
     return _from_folder(fetched.folder, config, about, format)
 
 
-def _timm_repo(name: str) -> str:
+def timm_repo(name: str) -> str:
     """The Hub repository behind a timm name with its tag."""
     import timm
     from timm.models import get_pretrained_cfg
@@ -126,7 +126,7 @@ def _timm_repo(name: str) -> str:
     return repo
 
 
-def _open_clip_repo(name: str) -> str:
+def open_clip_repo(name: str) -> str:
     """The Hub repository behind an open_clip name and tag."""
     import open_clip
 
@@ -187,6 +187,6 @@ def _from_plugin(config: EncoderConfig) -> VisionEncoder:
 #: Prefix of an id → the format asked for, and how the rest names a repository.
 _HUB: dict[str, tuple[str, Callable[[str], str]]] = {
     "hf": ("any", str),
-    "timm": ("timm", _timm_repo),
-    "open_clip": ("open_clip", _open_clip_repo),
+    "timm": ("timm", timm_repo),
+    "open_clip": ("open_clip", open_clip_repo),
 }

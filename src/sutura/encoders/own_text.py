@@ -90,6 +90,12 @@ def load_run(folder: Path) -> tuple[CLIP | SigLIP, TransformConfig, Callable[[li
     return model, numbers, text
 
 
+def run_vocabulary(folder: Path) -> WordVocabulary:
+    """The words that a run's text tower was trained with. Raises UserError where they are not known."""
+    written = read_zoo_config(folder / "encoder")
+    return _vocabulary(folder, written, written.get("config") or {})
+
+
 def _second_stage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """CLIP's weights out of an EVA run's; its mask token, first head and teacher are left out."""
     return {
