@@ -1,36 +1,34 @@
-"""The model of an `align` run: built from its start, written into the run's folder, and read back from there."""
+"""The model of an `align` run, built from its start."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sutura.core.checkpoint import load_strict, load_tensors, read_json, write_json
+from sutura.core.checkpoint import write_json
 from sutura.core.errors import UserError
 from sutura.core.runtime import generator
-from sutura.encoders.text_tokenizer import TextTokenizer, WordTokenizer, load_text_tokenizer
+from sutura.encoders.align_start import AlignStart, load_start, random_start
+from sutura.encoders.text_tokenizer import TextTokenizer, WordTokenizer
 from sutura.losses.queue import NegativeQueue
+from sutura.models.clip import TextTransformer
 from sutura.models.ijepa import Predictor
 from sutura.models.momentum import MomentumTowers
-from sutura.models.projection_heads import HEADS
-from sutura.models.text_encoder import build_text
-from sutura.models.vit import ViT
+from sutura.models.projection_heads import HEADS, ClipResidualHead
+from sutura.models.text_encoder import MeanOfCausal
 from sutura.models.vljepa_align import AlignVLJEPA
 from sutura.nn.block import initialise
 from sutura.train.align import AlignTraining
 from sutura.train.align_config import AlignConfig
+from sutura.train.align_saved import MODEL
 
-#: What of a run's folder rebuilds the model without its start.
-MODEL = "model.json"
-#: What of the model is kept for later: the rest serves training alone.
-KEPT = ("context_encoder", "text", "image_head", "text_head")
+_SIDES = ("image", "text")
 
 
 @dataclass
@@ -43,7 +41,7 @@ class Built:
         size: side of the pictures in pixels.
         mean, std: of their colours.
         recipe: arguments that rebuild the model, as plain data.
-        start: where the towers come from, in a sentence.
+        start: where the towers come from.
     """
 
     training: AlignTraining
@@ -67,44 +65,41 @@ class Built:
 
 @dataclass
 class Towers:
-    """The picture tower of a start, known before any picture is read; the text tower follows with the captions.
+    """What is known of a start before any picture is read: how large its pictures are.
 
     Args:
         config: of the run.
-        vision: with the arguments that build it.
-        size, mean, std: of its pictures.
+        start: from a checkpoint; None for random weights, whose text tower needs the captions' words.
     """
 
     config: AlignConfig
-    vision: ViT
-    vision_args: dict[str, Any]
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    found: Any = None
+    start: AlignStart | None
 
     @classmethod
     def open(cls, config: AlignConfig) -> Towers:
-        """Read the start's checkpoint, or build a random picture tower.
+        """Read the start's checkpoint, if it has one.
 
         Raises:
-            UserError: no such checkpoint, or sizes that do not fit.
+            UserError: no such checkpoint, or one that cannot be a start.
         """
         s = config.start
         if s.vision is None:
-            args = {**s.vit.resolved(), "cls": True, "pooling": "cls"}
-            if s.image_size is not None:
-                args["image_size"] = s.image_size
-            try:
-                vision = ViT(**args)
-            except ValueError as error:
-                raise UserError(f"start.vit cannot be built: {error}") from None
-            initialise(vision, generator(config.seed, "vit"))
-            return cls(config, vision, args, args["image_size"], s.mean, s.std)
-        from sutura.encoders.align_start import load_start
+            if s.text is not None:
+                raise UserError(
+                    f"start.text={s.text!r} has no picture tower beside it; name one in start.vision."
+                )
+            return cls(config, None)
+        found = load_start(
+            s.vision, s.text, image_size=s.image_size, length=s.length, plain_gelu=s.plain_gelu
+        )
+        return cls(config, found)
 
-        found = load_start(s.vision, s.text, image_size=s.image_size, pooling=s.pooling)
-        return cls(config, found.vision, found.vision_args, found.image_size, found.mean, found.std, found)
+    @property
+    def size(self) -> int:
+        """Side of the pictures, in pixels."""
+        if self.start is not None:
+            return self.start.image_size
+        return self.config.start.image_size or self.config.start.vit.image_size
 
     def build(self, captions: Sequence[str]) -> Built:
         """The whole model.
@@ -115,87 +110,108 @@ class Towers:
         Raises:
             UserError: heads, predictor or towers that do not fit each other.
         """
-        c = self.config
-        text, text_recipe, tokenizer = self._text(captions)
-        predicts = any(phase.alpha for phase in c.phases)
+        c, start = self.config, self.start or self._random(captions)
+        text, text_args = self._pooled(start)
         siglip = c.loss.contrastive == "siglip"
-        matrices = [getattr(self.found, f"{side}_projection", None) for side in ("image", "text")]
-        try:
-            heads = [
-                HEADS[kind](width, c.dim, matrix, None)
-                for kind, width, matrix in zip(
-                    (c.image_head, c.text_head), (self.vision.width, text.width), matrices, strict=True
-                )
-            ]
-            predictor = self._predictor() if predicts else None
-        except ValueError as error:
-            raise UserError(
-                f"dim={c.dim}, image_head={c.image_head}, text_head={c.text_head} and the towers (pictures "
-                f"{self.vision.width} wide, texts {text.width}) do not fit: {error}"
-            ) from None
-        for i, (head, matrix) in enumerate(zip(heads, matrices, strict=True)):
-            if matrix is None or isinstance(head, nn.Sequential):
-                initialise(head, generator(c.seed, "head", i))
-        scale = c.loss.log_scale
-        if scale is None:
-            scale = math.log(10) if siglip else math.log(1 / 0.07)
-        bias = c.loss.bias if siglip else None
-        model = AlignVLJEPA(self.vision, text, predictor, heads[0], heads[1], scale, bias)
+        heads = [self._head(start, text, i) for i in range(2)]
+        scale, bias = self._scale(start, siglip=siglip)
+        predictor = self._predictor(start) if any(phase.alpha for phase in c.phases) else None
+        model = AlignVLJEPA(start.vision, text, predictor, heads[0], heads[1], scale, bias)
         momentum = MomentumTowers(model) if c.average.decay else None
         queue = NegativeQueue(c.loss.queue, c.dim) if c.loss.queue else None
         if c.checkpointing:
-            for tower in (model.context_encoder, model.text):
-                recompute(tower)
+            recompute(model.context_encoder)
+            recompute(model.text)
+        own = self.start is None
+        mean, std = (c.start.mean, c.start.std) if own else (start.mean, start.std)
+        numbers = {"image_size": start.image_size, "mean": list(mean), "std": list(std), "resize": "crop"}
         recipe = {
-            "vision": self.vision_args,
-            "text": text_recipe,
+            "vision": dict(start.vision_args),
+            "text": text_args,
             "dim": c.dim,
             "image_head": c.image_head,
             "text_head": c.text_head,
+            "shifts": [
+                getattr(start, f"{side}_shift") is not None and getattr(c, f"{side}_head") != "mlp"
+                for side in _SIDES
+            ],
             "siglip": siglip,
-            "transform": {"image_size": self.size, "mean": list(self.mean), "std": list(self.std)},
+            "transform": numbers,
         }
-        vision = c.start.vision or "random weights"
-        told = f"pictures: {vision}; texts: {c.start.text or vision}"
+        told = "random weights" if own else start.name
         return Built(
-            AlignTraining(model, momentum, queue), tokenizer, self.size, self.mean, self.std, recipe, told
+            AlignTraining(model, momentum, queue), start.tokenizer, start.image_size, mean, std, recipe, told
         )
 
-    def _text(self, captions: Sequence[str]) -> tuple[nn.Module, dict[str, Any], TextTokenizer]:
-        if self.found is not None and self.found.text is not None:
-            return (
-                self.found.text,
-                {"kind": self.found.text_kind, "args": self.found.text_args},
-                self.found.tokenizer,
-            )
-        w = self.config.start.words
+    def _random(self, captions: Sequence[str]) -> AlignStart:
+        s = self.config.start
+        w = s.words
         tokenizer = WordTokenizer.of(captions, w.length, w.least_count, w.most_words)
-        args: dict[str, Any] = {
-            "vocabulary": tokenizer.words,
-            "length": w.length,
+        vision = {**s.vit.resolved(), "image_size": self.size, "cls": True, "pooling": "cls"}
+        sizes = {
+            "kind": w.kind,
             "width": w.width,
             "depth": w.depth,
             "heads": w.heads,
             "mlp_ratio": w.mlp_ratio,
         }
-        kind = w.kind
-        if kind == "causal":
-            args["end_id"] = tokenizer.end_id
-            if self.config.start.pooling == "mean":
-                kind = "mean_of_causal"
-        else:
-            args["pad_id"] = tokenizer.pad_id
-        try:
-            text = build_text(kind, **args)
-        except ValueError as error:
-            raise UserError(f"start.words cannot be built: {error}") from None
-        initialise(text, generator(self.config.seed, "text"))
-        return text, {"kind": kind, "args": args}, tokenizer
+        return random_start(vision, sizes, tokenizer, generator(self.config.seed, "towers"))
 
-    def _predictor(self) -> Predictor:
-        p = self.config.predictor
-        width = p.width or self.vision.width // 2
-        predictor = Predictor(self.vision.grid, self.vision.width, width, p.depth, p.heads)
+    def _pooled(self, start: AlignStart) -> tuple[nn.Module, dict[str, Any]]:
+        """The text tower, read as the config asks, with the arguments that build it."""
+        args = dict(start.text_args)
+        if self.config.start.pooling == "own" or not isinstance(start.text, TextTransformer):
+            return start.text, args
+        return MeanOfCausal(start.text), {**args, "kind": "mean_of_causal"}
+
+    def _head(self, start: AlignStart, text: nn.Module, i: int) -> nn.Module:
+        c, side = self.config, _SIDES[i]
+        width, kind = (start.vision.width, text.width)[i], getattr(c, f"{side}_head")
+        matrix, shift = getattr(start, f"{side}_projection"), getattr(start, f"{side}_shift")
+        if kind != "mlp" and matrix is not None and len(matrix) != c.dim:
+            raise UserError(
+                f"dim={c.dim}, and {start.name} projects its {side}s to {len(matrix)}: a head of kind {kind!r} starts "
+                f"from that projection. Set dim={len(matrix)}, or {side}_head=mlp."
+            )
+        if kind != "mlp" and matrix is None and self.start is not None:
+            raise UserError(
+                f"{side}_head={kind} starts from the projection of a two-tower model, and {start.name} brings none for "
+                f"its {side}s; set {side}_head=mlp."
+            )
+        try:
+            head = HEADS[kind](width, c.dim, matrix, None if kind == "mlp" else shift)
+        except ValueError as error:
+            raise UserError(f"{side}_head={kind} does not fit {start.name}: {error}") from None
+        drawn = generator(c.seed, "head", side)
+        if kind == "mlp" or matrix is None:
+            initialise(head, drawn)
+        elif isinstance(head, ClipResidualHead):
+            initialise(head.residual, drawn)
+        if isinstance(head, ClipResidualHead):
+            nn.init.zeros_(head.residual[-1].weight)
+        return head
+
+    def _scale(self, start: AlignStart, *, siglip: bool) -> tuple[float, float | None]:
+        """Where the inverse temperature and the bias start: the start's own only where its projections are kept."""
+        c = self.config
+        kept = self.start is not None and start.image_projection is not None and c.image_head != "mlp"
+        own = kept and siglip == (start.bias is not None)
+        scale = c.loss.log_scale
+        if scale is None:
+            scale = start.log_scale if own else math.log(10) if siglip else math.log(1 / 0.07)
+        if not siglip:
+            return scale, None
+        return scale, start.bias if own and start.bias is not None else c.loss.bias
+
+    def _predictor(self, start: AlignStart) -> Predictor:
+        p, vision = self.config.predictor, start.vision
+        width = p.width or vision.width // 2
+        try:
+            predictor = Predictor(vision.grid, vision.width, width, p.depth, p.heads)
+        except ValueError as error:
+            raise UserError(
+                f"predictor.width={width} and predictor.heads={p.heads} build none: {error}"
+            ) from None
         initialise(predictor, generator(self.config.seed, "predictor"))
         return predictor
 
@@ -211,46 +227,4 @@ def recompute(tower: nn.Module) -> None:
 
 def head_rates(config: AlignConfig) -> dict[str, float]:
     """What `None` in `rates` stands for: 10 for a head that starts anew, 1 for a linear one."""
-    return {side: 10.0 if getattr(config, side) == "mlp" else 1.0 for side in ("image_head", "text_head")}
-
-
-def saved(model: AlignVLJEPA, towers: nn.Module | None = None) -> dict[str, Tensor]:
-    """Weights of towers, heads, scale and bias by name; the towers and heads of `towers` where it is given."""
-    found: dict[str, Tensor] = {"log_scale": model.log_scale.detach()}
-    if model.bias is not None:
-        found["bias"] = model.bias.detach()
-    for part in KEPT:
-        of = getattr(towers or model, part).state_dict()
-        found |= {f"{part}.{name}": tensor.detach() for name, tensor in of.items()}
-    return found
-
-
-def rebuilt(recipe: Mapping[str, Any]) -> AlignVLJEPA:
-    """The model as `recipe` has it, without a predictor; its weights are to be loaded."""
-    vision, text = ViT(**recipe["vision"]), build_text(recipe["text"]["kind"], **recipe["text"]["args"])
-    shifts = recipe.get("shifts", (False, False))
-    heads = [
-        HEADS[recipe[side]](tower.width, recipe["dim"], None, torch.zeros(recipe["dim"]) if shift else None)
-        for side, tower, shift in zip(("image_head", "text_head"), (vision, text), shifts, strict=True)
-    ]
-    return AlignVLJEPA(vision, text, None, heads[0], heads[1], 0.0, 0.0 if recipe["siglip"] else None)
-
-
-def load_align(
-    folder: Path, weights: str = "weights.safetensors"
-) -> tuple[AlignVLJEPA, TextTokenizer, dict[str, Any]]:
-    """A finished run's model, its tokenizer, and what its pictures must be: image_size, mean, std.
-
-    Args:
-        folder: of the run.
-        weights: `average.safetensors` for the moving average, where the run kept one.
-
-    Raises:
-        UserError: a run that is not finished, or files that do not fit.
-    """
-    if not (folder / MODEL).is_file():
-        raise UserError(f"{folder} is no finished `align` run: {MODEL} is missing.")
-    recipe = read_json(folder / MODEL)
-    model = rebuilt(recipe)
-    load_strict(model, load_tensors(folder / weights), str(folder))
-    return model.eval().requires_grad_(False), load_text_tokenizer(folder), recipe["transform"]
+    return {f"{side}_head": 10.0 if getattr(config, f"{side}_head") == "mlp" else 1.0 for side in _SIDES}

@@ -250,6 +250,8 @@ class StartConfig(Section):
         vision: a checkpoint of a picture tower or of a two-tower model; None begins from random weights.
         text: a checkpoint of a text tower; None takes the two-tower model's own, or random weights.
         image_size: side of the pictures, where it is not the checkpoint's; positions are interpolated.
+        length: fewer tokens a text than the text tower holds.
+        plain_gelu: run weights that were trained with QuickGELU under plain GELU, as earlier work did.
         pooling: how a text is read: `own`, as its tower was trained (the end of the text in CLIP); or `mean` over its
             tokens, which earlier work did with a causal tower too.
         vit, words: sizes, where a tower begins from random weights.
@@ -259,6 +261,8 @@ class StartConfig(Section):
     vision: str | None = None
     text: str | None = None
     image_size: int | None = Field(default=None, ge=8)
+    length: int | None = Field(default=None, ge=2)
+    plain_gelu: bool = False
     pooling: Literal["own", "mean"] = "own"
     vit: VisionSizes = VisionSizes()
     words: TextSizes = TextSizes()

@@ -20,12 +20,13 @@ from sutura.data.caption_source import load_image_texts
 from sutura.data.image_texts import ImageTexts
 from sutura.nn.masking import RectangleMask
 from sutura.train.align import PLACES, AlignObjective, AlignTraining
-from sutura.train.align_build import Built, Towers, head_rates, saved
+from sutura.train.align_build import Built, Towers, head_rates
 from sutura.train.align_cache import Rows, tower_rows
 from sutura.train.align_config import AlignConfig
 from sutura.train.align_feed import AlignFeed
 from sutura.train.align_look import embed_ids, embed_pictures, look
 from sutura.train.align_phases import Freezer, Plan, plan
+from sutura.train.align_saved import AVERAGE, START, WEIGHTS, saved
 from sutura.train.align_texts import Texts, tokenise
 from sutura.train.checkpointing import checkpoints_in
 from sutura.train.ema import momentum, update_ema
@@ -33,7 +34,7 @@ from sutura.train.grad_cache import CachedStep
 from sutura.train.loop import FitResult, fit
 from sutura.train.picture_feed import Ahead
 
-CONFIG, WEIGHTS, AVERAGE = "config.json", "weights.safetensors", "average.safetensors"
+CONFIG = "config.json"
 
 
 @dataclass
@@ -176,6 +177,7 @@ def run_align(
             config_hash=folder.name,
         )
     ready.built.save(folder)
+    save_tensors(folder / START, ready.first)
     if training.momentum is not None:
         save_tensors(folder / AVERAGE, saved(training.model, training.momentum))
     save_tensors(folder / WEIGHTS, saved(training.model))
