@@ -8,7 +8,7 @@ Three comparisons, each side the same towers, batch, precision and AdamW; ours t
 * `cached`: towers frozen, heads training: ours reads the towers' output, open_clip (both towers locked) runs them.
 
     python benchmarks/jepa_speed.py
-    python benchmarks/jepa_speed.py --size b16 --device cuda --precision bfloat16 --batch 128 --json benchmarks/results/NAME.json
+    python benchmarks/jepa_speed.py --size b16 --device cuda --precision bfloat16 --batch 128
 """
 
 from __future__ import annotations
