@@ -106,6 +106,7 @@ def test_chance_is_that_of_draws() -> None:
     assert chance[0] == pytest.approx(drawn_ones, abs=0.01)
     assert chance[2] == 1.0
     assert found_by_chance(np.array([5]), np.array([2]), 4) == 1.0  # only three are wrong
+    assert found_by_chance(np.array([10**7]), np.array([1]), 10)[0] == pytest.approx(1e-6, rel=1e-12)
 
 
 def test_the_rounding_leaves_products_exact() -> None:

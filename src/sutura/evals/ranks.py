@@ -61,19 +61,20 @@ def found_by_chance(
 ) -> Float64[np.ndarray, " queries"]:
     """Chance that k items drawn without replacement hold a right one: 1 − C(items − right, k) / C(items, k).
 
+    Multiplied out over the right ones, which are few: none of them is drawn with Π (1 − k / (items − j)).
+
     Args:
         items: to draw from.
         right: how many of them are right; at least one.
         k: draws; none where it is not positive.
     """
-    from scipy.special import gammaln
-
     k = np.clip(k, 0, items)
-    left = items - right - k  # wrong items that are not drawn, when all drawn are wrong
-    safe = np.maximum(left, 0)
-    log = gammaln(items - right + 1) - gammaln(safe + 1) + gammaln(items - k + 1) - gammaln(items + 1)
-    missed = np.where(left >= 0, np.exp(log), 0.0)
-    return np.where(k > 0, 1.0 - missed, 0.0)
+    log = np.zeros(np.shape(items))
+    with np.errstate(divide="ignore"):  # the logarithm of 0: a right one is drawn for sure
+        for j in range(int(np.max(right))):
+            share = np.where(j < right, k / np.maximum(items - j, 1), 0.0)
+            log += np.log1p(-np.minimum(share, 1.0))
+    return -np.expm1(log)
 
 
 def ranks(
