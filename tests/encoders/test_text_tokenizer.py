@@ -65,7 +65,7 @@ def test_transformers_ids_are_the_tokenizers_own(tmp_path: Path) -> None:
     before = tokenizer.fingerprint
     tokenizer.tokenizer(TEXTS, padding="max_length", truncation=True, max_length=5)
     assert tokenizer.fingerprint == before  # how it was last called is no part of it
-    assert (tokenizer.words, tokenizer.end_id, tokenizer.pad_id) == (15, 2, 0)
+    assert (tokenizer.words, tokenizer.end_id, tokenizer.pad_id) == (15, 3, 0)
 
 
 def test_words_that_are_not_known() -> None:

@@ -39,12 +39,12 @@ def save_word_tokenizer(folder: Path, first: str = "<bos>", last: str = "<eos>")
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: i for i, word in enumerate(("<pad>", first, last, "<unk>", *WORDS))}
+    vocabulary = {word: i for i, word in enumerate(("<pad>", first, "<unk>", last, *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{first} $A {last}", special_tokens=[(first, 1), (last, 2)]
+        single=f"{first} $A {last}", special_tokens=[(first, 1), (last, 3)]
     )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token=first, eos_token=last, unk_token="<unk>"

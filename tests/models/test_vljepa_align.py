@@ -119,17 +119,18 @@ def test_forward_names_what_the_single_calls_give(bert):
 
 @pytest.mark.parametrize("kind", ["infonce", "sigmoid"])
 def test_a_handful_of_pairs_is_learned_while_patches_are_predicted(kind):
-    model = tiny(bias=None if kind == "infonce" else -2.0, heads=mlp_head)
+    model = tiny(bias=None if kind == "infonce" else -2.0, bert=kind == "sigmoid", heads=mlp_head)
     with torch.no_grad():
         model.text.words.weight.mul_(5.0)  # so that words differ from the first step on
     draw = torch.Generator().manual_seed(0)
-    pixels = 2 * torch.randn(6, 3, 1, 1, generator=draw) + torch.randn(6, 3, 16, 16, generator=draw)
-    ids = torch.tensor([[word, END] for word in range(1, 7)])
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.005)
+    colours = 2 * torch.cat([torch.eye(3), -torch.ones(1, 3)])
+    pixels = colours[:, :, None, None] + torch.randn(4, 3, 16, 16, generator=draw)
+    ids = torch.tensor([[word, END] for word in range(1, 5)])
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.008)
     masks = RectangleMask((4, 4))
     first = last = 0.0
     for step in range(100):
-        out = model(pixels, ids, *masks.sample(6, draw))
+        out = model(pixels, ids, *masks.sample(4, draw))
         if kind == "infonce":
             aligned = clip_loss(out["image"], out["text"], out["log_scale"])
         else:
@@ -144,8 +145,8 @@ def test_a_handful_of_pairs_is_learned_while_patches_are_predicted(kind):
         cosines = (
             F.normalize(model.encode_image(pixels), dim=1) @ F.normalize(model.encode_text(ids), dim=1).T
         )
-    assert torch.equal(cosines.argmax(dim=0), torch.arange(6))
-    assert torch.equal(cosines.argmax(dim=1), torch.arange(6))
+    assert torch.equal(cosines.argmax(dim=0), torch.arange(4))
+    assert torch.equal(cosines.argmax(dim=1), torch.arange(4))
     assert last < 0.9 * first
     assert float(model.log_scale) != pytest.approx(math.log(10), abs=1e-3)
     if kind == "sigmoid":

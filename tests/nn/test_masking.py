@@ -204,11 +204,12 @@ def test_hidden_rectangles_are_rectangles_over_a_patch_that_was_seen():
     grid = drawn.view(500, 14, 14)
     heights, widths = grid.any(dim=2).sum(dim=1), grid.any(dim=1).sum(dim=1)
     assert torch.equal(heights * widths, drawn.sum(dim=1))
-    assert (
-        25 <= int((heights * widths).min()) <= int((heights * widths).max()) <= 49
-    )  # 29 to 39, sides rounded
-    assert float((heights / widths).min()) > 0.6
-    assert float((heights / widths).max()) < 1.8
+    assert int((heights * widths).max()) <= 49  # 29 to 39, sides rounded
+    whole = ~(grid[:, 0].any(1) | grid[:, -1].any(1) | grid[:, :, 0].any(1) | grid[:, :, -1].any(1))
+    assert 50 < int(whole.sum()) < 450  # the others may be cut off at the edge
+    heights, widths = heights[whole], widths[whole]
+    assert int((heights * widths).min()) >= 25
+    assert 0.6 < float((heights / widths).min()) < float((heights / widths).max()) < 1.8
 
     context, masked = masks.sample(200, torch.Generator().manual_seed(0))
     whole = hidden_from_keep(context, 196)
@@ -216,7 +217,7 @@ def test_hidden_rectangles_are_rectangles_over_a_patch_that_was_seen():
     assert neighbours_hidden_too(whole, 14, 14) > neighbours_hidden_too(scattered, 14, 14) + 0.1
     assert masked.shape == (200, 147)
     share = whole.float().mean(dim=0)
-    assert 0.4 < float(share.min()) < float(share.max()) < 0.95
+    assert 0.3 < float(share.min()) < float(share.max()) < 0.92
     assert len({tuple(row) for row in masked.tolist()}) == 200
 
 

@@ -56,7 +56,7 @@ def picture_tower(config: EncoderConfig, plain_gelu: bool) -> tuple[ViT, Args, T
             f"{name} is read through {type(trunk).__name__}; a picture tower alone is timm's or the zoo's."
         )
     if not plain_gelu:
-        _refuse_plain_gelu(trunk, name)
+        _refuse_plain_gelu(config, trunk.architecture["architecture"])
     vit, args = from_timm(trunk.model, name)
 
     def pooled(given: Tensor) -> Tensor:
@@ -71,19 +71,24 @@ def picture_tower(config: EncoderConfig, plain_gelu: bool) -> tuple[ViT, Args, T
     return vit, args, encoder.own_transform
 
 
-def _refuse_plain_gelu(trunk: Any, name: str) -> None:
+def _refuse_plain_gelu(config: EncoderConfig, architecture: str) -> None:
     """timm keeps some weights under two names, and one of them runs them with another activation than they had."""
     from timm.models import get_pretrained_cfg
 
-    architecture = trunk.architecture["architecture"]
-    tag = (getattr(trunk.model, "pretrained_cfg", None) or {}).get("tag") or ""
-    known = get_pretrained_cfg(f"{architecture}.{tag}") if tag else None
-    notes = " ".join(getattr(known, "notes", None) or ())
-    if "quickgelu" not in architecture and "QuickGELU" in notes:
+    folder = Path(config.id).expanduser()
+    if (folder / "config.json").is_file():
+        tag = (read_json(folder / "config.json").get("pretrained_cfg") or {}).get("tag")
+    else:
+        tag = config.id.partition(".")[2]
+    try:
+        notes = getattr(get_pretrained_cfg(f"{architecture}.{tag}"), "notes", None) if tag else None
+    except RuntimeError:  # a tag of somebody's own, of which timm knows nothing
+        notes = None
+    if "quickgelu" not in architecture and "QuickGELU" in " ".join(notes or ()):
         variant = architecture.replace("_clip_", "_clip_quickgelu_")
         raise UserError(
-            f"The weights of {name} were trained with QuickGELU and timm's {architecture!r} runs them with GELU: their "
-            f"features are other ones. Give timm:{variant}.{tag}, or say start.plain_gelu=true to run them so all the "
+            f"The weights of {config.id} were trained with QuickGELU and timm's {architecture!r} runs them with GELU: "
+            f"their features are other ones. Give timm:{variant}.{tag}, or allow plain_gelu to run them so all the "
             "same."
         )
 

@@ -232,8 +232,8 @@ class BlockMask:
 class RectangleMask:
     """Rectangles of I-JEPA's sizes are hidden until an exact number of patches is; all others are the context.
 
-    Each rectangle is laid over a patch that is still seen, so that every one hides something. The last one is
-    cut short, row by row, where it would hide too many.
+    Each rectangle is laid over a patch that is still seen, so that every one hides something, and is cut off
+    where it reaches over the edge of the grid. The last one is cut short, row by row, where it would hide too many.
 
     Args:
         grid: rows and columns of patches. Prefix tokens are no patches and are never hidden.
@@ -243,7 +243,9 @@ class RectangleMask:
 
     Source: sizes: Assran et al. 2023, arXiv:2301.08243, section 3.
     Differs: I-JEPA draws four targets anywhere, which may overlap, and a context around them; here the number of
-        hidden patches is the same in every picture, and context and targets share the grid out between them.
+        hidden patches is the same in every picture, and context and targets share the grid out between them. I-JEPA's
+        rectangles lie inside the grid; at a ratio of 0.75 the middle of the picture would then be hidden in 97 of 100
+        pictures (on 14×14, against 87 when they may reach over the edge).
     """
 
     grid: tuple[int, int]
@@ -289,7 +291,7 @@ class RectangleMask:
             ((area / aspect).sqrt(), draw[3], seed % columns, columns),
         ):
             side = share.round().clamp(1, length).long()
-            start = (over - (place * side).long()).clamp_min(0).minimum(length - side)[:, None]
+            start = (over - (place * side).long())[:, None]
             index = torch.arange(length)
             sides.append((index >= start) & (index < start + side[:, None]))
         return (sides[0][:, :, None] & sides[1][:, None, :]).flatten(1)
