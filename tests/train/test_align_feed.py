@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sutura.encoders.text_tokenizer import WordTokenizer
 
 from sutura.core.errors import UserError
+from sutura.encoders.text_tokenizer import WordTokenizer
 from sutura.train.align_cache import tower_rows
 from sutura.train.align_config import AugmentConfig, Phase, ViewsConfig
 from sutura.train.align_texts import described, tokenise

@@ -90,6 +90,7 @@ def test_from_preset_to_report(cache, tmp_path, capsys):
         "WiSE-FT (0.5 trained)",
     ]
     assert "*chance*" in text
+    assert "No picture of world/test (8) is in world/pretrain (12)" in text
     assert facts["scores"]["trained"]["standard"]["texts"] == 16
     terms = facts["phases"][1]["terms"]
     shares = [term["share"] for term in terms.values() if term["share"] is not None]

@@ -40,13 +40,17 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
         UserError: values, pictures, captions or towers that do not fit; no checkpoint to resume.
     """
     config = parse(AlignConfig, values, where="the preset")
-    from sutura.train.align_run import prepare, run_align
+    from sutura.evals.seen_pictures import read_seen, seen_in_test, write_seen
+    from sutura.train.align_run import begin, prepare, run_align
 
     ready = prepare(config)
     if (ready.folder / REPORT).is_file():
         say(f"{ready.folder} is finished; nothing to do.")
         facts = read_json(ready.folder / REPORT)
     else:
+        begin(ready, fresh=fresh, resume=resume)
+        seen = seen_in_test(read_seen(ready.folder) or write_seen(ready.folder, ready.train), ready.test)
+        say(seen.summary())
         # Before the first step; on a resume the towers of the start are the same ones again.
         scores = {START: scored(ready, ready.built.training.model.eval())}
         with progress_bars() as bars:
@@ -56,9 +60,9 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
                 loss = row["loss"]
                 bars.update(task, completed=done, note="" if loss is None else f"loss {loss:.3f}")
 
-            result = run_align(ready, fresh=fresh, resume=resume, command=command, on_step=on_step)
+            result = run_align(ready, command=command, on_step=on_step)
         scores |= {name: scored(ready, towers) for name, towers in variants(ready)}
-        facts = gathered(ready, result, scores, command)
+        facts = gathered(ready, result, scores, command) | {"overlap": seen.facts()}
         from sutura.evals.jepa_align_page import page
 
         with atomic_file(ready.folder / PAGE) as temporary:

@@ -110,6 +110,7 @@ def _about(facts: Mapping[str, Any]) -> list[str]:
         facts["negatives"],
         f"trained on {facts['data']['train']}",
         f"scored on {facts['data']['test']}",
+        facts["overlap"]["summary"],
         f"captions cut to the text tower's length in training: {facts['cut_captions']:,}",
         f"effective rank of the held-out embeddings: {ranks}",
         f"parameters: {parts}",

@@ -130,12 +130,7 @@ def run_align(
         UserError: `resume` without a checkpoint of this config, or whatever the loop refuses.
     """
     config, folder, training = ready.config, ready.folder, ready.built.training
-    unfinished = checkpoints_in(folder)
-    if resume and not unfinished:
-        raise UserError(_nothing_to_resume(folder))
-    if fresh and folder.is_dir():
-        shutil.rmtree(folder)
-        unfinished = []
+    unfinished = begin(ready, fresh=fresh, resume=resume)
     write_json(
         folder / CONFIG,
         {
@@ -171,7 +166,7 @@ def run_align(
             evaluate=lambda model, step: watch(ready, model, step),
             evaluate_every=config.look.every,
             checkpoint_every=config.checkpoint_every,
-            resume=bool(unfinished),
+            resume=unfinished,
             on_step=on_step,
             device=device,
             config_hash=folder.name,
@@ -182,6 +177,20 @@ def run_align(
         save_tensors(folder / AVERAGE, saved(training.model, training.momentum))
     save_tensors(folder / WEIGHTS, saved(training.model))
     return result
+
+
+def begin(ready: Prepared, *, fresh: bool, resume: bool) -> bool:
+    """Whether there is a checkpoint to go on from; with `fresh`, whatever is there is removed.
+
+    Raises:
+        UserError: `resume`, and no checkpoint of this config.
+    """
+    if fresh and ready.folder.is_dir():
+        shutil.rmtree(ready.folder)
+    unfinished = bool(checkpoints_in(ready.folder))
+    if resume and not unfinished:
+        raise UserError(_nothing_to_resume(ready.folder))
+    return unfinished
 
 
 def _nothing_to_resume(folder: Path) -> str:
