@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sutura.cli_data import data
 from sutura.cli_jepa import jepa
 from sutura.core.errors import UserError
 from sutura.core.processes import leave, share_out
@@ -22,6 +23,7 @@ app = typer.Typer(
 zoo = typer.Typer(no_args_is_help=True, help="The small weights this project trained itself.")
 app.add_typer(zoo, name="zoo")
 app.add_typer(jepa, name="jepa")
+app.add_typer(data, name="data")
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Change the preset.")

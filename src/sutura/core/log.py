@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def progress_bars() -> Progress:
         console=console,
         speed_estimate_period=3600.0,
     )
+
+
+@contextmanager
+def counted(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar that appears with the first call, of how many are done and how many there will be, if that is known."""
+    with ExitStack() as stack:
+        task: list[Any] = []
+
+        def step(done: int, total: int | None) -> None:
+            if not task:
+                bars = stack.enter_context(progress_bars())
+                task.extend([bars, bars.add_task(title, total=total, note="")])
+            task[0].update(task[1], completed=done, total=total)
+
+        yield step
 
 
 class MetricsLog:

@@ -111,7 +111,7 @@ def load_image_texts(
         side: of the squares, in pixels.
         cache: holds a folder for each set; the second time nothing is decoded.
         least: pixels that the shorter side of a picture must have.
-        on_progress: called with pictures read so far, and how many there are.
+        on_progress: called with pictures read so far, and how many there are; for each split that is read anew.
 
     Raises:
         UserError: nothing there, no such split, no captions, or nothing usable.
@@ -142,7 +142,7 @@ def load_image_texts(
             f"divided by content: {source.val_share:.1%} for val, {source.test_share:.1%} for test, the rest for train"
         )
     for other in splits.others(split):
-        keep = _without(source, splits, other, part, keep, side, least, cache, aside, notes)
+        keep = _without(source, splits, other, part, keep, side, least, cache, aside, notes, on_progress)
     if not len(keep):
         raise UserError(
             f"No picture is left in the split {split!r} of {source.label}: {len(part.found.kept):,} were read. Set "
@@ -193,13 +193,12 @@ def _without(
     cache: Path,
     aside: SetAside,
     notes: list[str],
+    on_progress: Callable[[int, int], None] | None,
 ) -> np.ndarray:
     """Places of `train` whose picture is not in another split as well; the others are set aside."""
     try:
-        # The whole of the other split, whatever the limit.
-        content = _read(
-            source.model_copy(update={"limit": None}), splits, other, side, least, cache
-        ).found.content
+        whole = source.model_copy(update={"limit": None})  # of the other split
+        content = _read(whole, splits, other, side, least, cache, on_progress).found.content
     except UserError as error:
         notes.append(f"NOT compared with the split {other!r}, which cannot be read")
         say(f"{source.label}: training pictures are not compared with the split {other!r}: {error}")

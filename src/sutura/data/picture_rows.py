@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Protocol
 
 from sutura.core.errors import UserError
@@ -159,7 +160,7 @@ class LineRows:
         self._id, self._split = _optional(source, available)
         self.folder = picture_folder(path, source.image_folder, self._lines, self._image)
         self.labels = [values.get(label) if label else None for _, values in self._lines]
-        pictures = (self.folder / self.name(row) for row in range(len(self)))
+        pictures = (self.folder / name for name in dict.fromkeys(map(self.name, range(len(self)))))
         self.stamp = [stamp_of([path, *pictures]), *found]
 
     def __len__(self) -> int:
@@ -249,6 +250,13 @@ class FolderRows:
 
 
 def stamp_of(files: Iterable[Path]) -> str:
-    """Of names, sizes and times of change of files; a file that is not there is part of it."""
-    found = ((file, file.stat() if file.is_file() else None) for file in files)
-    return fingerprint([[str(f), s.st_size, s.st_mtime_ns] if s else str(f) for f, s in found])
+    """Of names, sizes and times of change of files, each once; a file that is not there is part of it."""
+    return fingerprint([_state(file) for file in dict.fromkeys(files)])
+
+
+def _state(file: Path) -> str | list[str | int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return str(file)
+    return [str(file), found.st_size, found.st_mtime_ns] if S_ISREG(found.st_mode) else str(file)

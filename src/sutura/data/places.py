@@ -46,9 +46,12 @@ def kind_at(path: str, missing: str = "There are no pictures") -> Kind:
         return _FILES[place.suffix]
     if any((place / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json")):
         return "table"
+    shards = next(place.glob("*.tar"), None)
+    if shards is not None and shards.with_suffix(".parquet").is_file():
+        return "shards"  # as img2dataset leaves them: the table beside each shard has no picture in it
     if next(place.rglob("*.parquet"), None) is not None:
         return "table"
-    if next(place.glob("*.tar"), None) is not None:
+    if shards is not None:
         return "shards"
     return "jsonl" if (place / "metadata.jsonl").is_file() else "folder"
 
