@@ -8,15 +8,14 @@ import torch
 import yaml
 from PIL import Image
 
-from sutura.core.checkpoint import load_tensors, read_json
+from sutura.core.checkpoint import load_tensors, read_json, save_tensors
 from sutura.core.config import apply_overrides, parse
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
-from sutura.encoders.text_tokenizer import TextTokenizer
 from sutura.evals.jepa import train
 from sutura.evals.jepa_align import scored, variants
 from sutura.losses.collapse import effective_rank
-from sutura.train.align_build import Towers, recompute
+from sutura.train.align_build import recompute
 from sutura.train.align_config import AlignConfig, Phase
 from sutura.train.align_look import embed_pictures, look
 from sutura.train.align_run import feed_of, follow, negatives, prepare, run_align, watch
@@ -297,7 +296,7 @@ def test_a_handful_of_pairs_is_learned_by_heart(toy):
         "data.source.captions_each=1",
         "data.train_limit=8",
         "batch=8",
-        "epochs=120",
+        "epochs=70",
         "phases=[{alpha: 0.1}]",
         "loss.smoothing=0",
         "look.every=0",
@@ -368,18 +367,51 @@ def test_settings_that_cannot_be_are_told_before_any_work(toy):
             prepare(toy(*overrides))
 
 
-def test_a_linear_head_needs_a_projection_of_its_dim(toy, monkeypatch):
-    config = toy()
-    towers = Towers.open(config)
-    start = towers._random(["red cube"])
-    towers.start = start
-    towers.config = config.model_copy(update={"image_head": "clip"})
-    with pytest.raises(UserError, match="brings none for its images"):
-        towers.build([])
-    object.__setattr__(start, "image_projection", torch.zeros(32, 16))
-    with pytest.raises(UserError, match="projects its images to 32"):
-        towers.build([])
-    assert isinstance(start.tokenizer, TextTokenizer)
+@pytest.fixture(scope="module")
+def open_clip_start(tmp_path_factory):
+    from encoders.tiny_starts import save_open_clip
+
+    folder = tmp_path_factory.mktemp("start") / "clip"
+    return str(folder), save_open_clip(folder, quick_gelu=True)
+
+
+@torch.no_grad()
+def test_the_start_of_a_run_is_open_clips_model_and_can_be_loaded_without_it(open_clip_start, toy, tmp_path):
+    """Fault: CLIP's own projections and pooling are never used."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    folder, theirs = open_clip_start
+    clip = (f"start.vision={folder}", "dim=6", "image_head=clip", "text_head=clip", "phases=[{alpha: 0.1}]")
+    ready = prepare(toy(*clip))
+    ready.built.save(tmp_path / "run")
+    save_tensors(tmp_path / "run" / "start.safetensors", ready.first)
+    tower = load_align(tmp_path / "run", "start.safetensors")
+    picture = Image.fromarray(np.asarray(ready.test.pixels[0]))
+    texts = ["a red cube", "there is one sphere"]
+    mine, want = tower.encode_text(texts), theirs.encode_text(SimpleTokenizer(context_length=12)(texts))
+    assert torch.allclose(mine, want, atol=1e-5)
+    pixels = tower.transform(picture)[None]
+    assert torch.allclose(tower.encode_image([picture]), theirs.encode_image(pixels), atol=1e-5)
+    batch = ready.train.pick([0])
+    seen = embed_pictures(lambda given: given, batch, ready.built.mean, ready.built.std, "cpu")
+    picture = Image.fromarray(np.asarray(batch.pixels[0]))
+    assert torch.allclose(seen[0], tower.transform(picture), atol=1e-5), (
+        "the feed's pixels are the transform's"
+    )
+    averaged = prepare(toy(*clip, "start.pooling=mean")).built
+    ids = averaged.tokenizer(texts)
+    assert not torch.allclose(averaged.training.model.encode_text(ids), want, atol=1e-2)
+    residual = prepare(toy(*clip, "image_head=clip_residual", "text_head=clip_residual")).built
+    assert torch.allclose(residual.training.model.encode_text(ids), want, atol=1e-5)
+    assert float(residual.training.model.log_scale) == pytest.approx(float(np.log(10)))
+    infonce = prepare(toy(*clip, "loss.contrastive=infonce")).built
+    assert float(infonce.training.model.log_scale) == pytest.approx(float(theirs.logit_scale))
+
+
+def test_a_linear_head_needs_a_projection_of_its_dim(open_clip_start, toy):
+    folder, _ = open_clip_start
+    with pytest.raises(UserError, match="projects its images to 6.*Set dim=6, or image_head=mlp"):
+        prepare(toy(f"start.vision={folder}", "image_head=clip"))
 
 
 def test_the_phase_of_a_frozen_target_is_shouted(toy, capsys):

@@ -164,7 +164,7 @@ class Towers:
             return start.text, args
         return MeanOfCausal(start.text), {**args, "kind": "mean_of_causal"}
 
-    def _head(self, start: AlignStart, text: nn.Module, i: int) -> nn.Module:
+    def _head(self, start: AlignStart, text: Any, i: int) -> nn.Module:
         c, side = self.config, _SIDES[i]
         width, kind = (start.vision.width, text.width)[i], getattr(c, f"{side}_head")
         matrix, shift = getattr(start, f"{side}_projection"), getattr(start, f"{side}_shift")
@@ -188,7 +188,8 @@ class Towers:
         elif isinstance(head, ClipResidualHead):
             initialise(head.residual, drawn)
         if isinstance(head, ClipResidualHead):
-            nn.init.zeros_(head.residual[-1].weight)
+            last: Any = head.residual[-1]
+            nn.init.zeros_(last.weight)
         return head
 
     def _scale(self, start: AlignStart, *, siglip: bool) -> tuple[float, float | None]:

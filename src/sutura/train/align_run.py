@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sutura.core.checkpoint import save_tensors, write_json
 from sutura.core.errors import UserError
@@ -147,8 +147,8 @@ def run_align(
     training.to(device)
     objective = AlignObjective(ready.plan, config.loss, config.views, config.look.gradient_every)
 
-    def before_step(model: AlignTraining, step: int) -> None:
-        model.pending = []
+    def before_step(model: nn.Module, step: int) -> None:
+        training.pending = []
         freezer.before_step(model, step)
 
     with Ahead(feed_of(ready, device)) as batches:
@@ -296,7 +296,7 @@ def _text_rows(ready: Prepared, device: torch.device) -> tuple[Rows, int] | None
     return tower_rows(encode, len(texts.ids), Path(ready.config.data.cache), key), until
 
 
-def follow(config: AlignConfig, planned: Plan) -> Callable[[AlignTraining, int], None]:
+def follow(config: AlignConfig, planned: Plan) -> Callable[[Any, int], None]:
     """What happens once a step has moved the weights: the scale's range, moving averages, the queue."""
     predicts = any(phase.alpha for phase in planned.phases)
 

@@ -41,7 +41,8 @@ def saved(model: AlignVLJEPA, towers: nn.Module | None = None) -> dict[str, Tens
 
 def rebuilt(recipe: Mapping[str, Any]) -> AlignVLJEPA:
     """The model that a recipe describes, without a predictor; its weights are to be loaded."""
-    vision, text = ViT(**recipe["vision"]), build_text(**recipe["text"])
+    vision = ViT(**recipe["vision"])
+    text: Any = build_text(**recipe["text"])
     dim = recipe["dim"]
     heads = [
         HEADS[recipe[side]](tower.width, dim, None, torch.zeros(dim) if recipe["shifts"][i] else None)

@@ -155,11 +155,16 @@ class _Measured:
 
 def _leaves(parts: Sequence[Embedded]) -> Embedded:
     """All micro-batches' embeddings as leaves of a graph that begins at them."""
-    joined = [
-        None if values[0] is None else torch.cat(list(values)).float().detach().requires_grad_()
-        for values in zip(*parts, strict=True)
-    ]
-    return Embedded(*joined)
+
+    def joined(values: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(values)).float().detach().requires_grad_()
+
+    views = [part.views for part in parts if part.views is not None]
+    return Embedded(
+        joined([part.image for part in parts]),
+        joined([part.text for part in parts]),
+        joined(views) if views else None,
+    )
 
 
 def _gradients(leaves: Embedded) -> list[Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor
 from sutura.core.errors import UserError
 from sutura.core.runtime import derive_seed, generator
 from sutura.data.captions import CaptionedPictures
+
+if TYPE_CHECKING:
+    from sutura.train.loop import Feed
 
 #: Pictures that are carried to a device at a time.
 CARRIED = 4096
@@ -239,10 +242,10 @@ class Ahead:
         feed: a pure function of the step.
     """
 
-    def __init__(self, feed: PictureFeed) -> None:
+    def __init__(self, feed: Feed) -> None:
         self.feed, self.steps = feed, feed.steps
         self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[list[PictureBatch]]] | None = None
+        self._next: tuple[int, Future[Sequence[Any]]] | None = None
 
     def __enter__(self) -> Ahead:
         return self
@@ -250,7 +253,7 @@ class Ahead:
     def __exit__(self, *found: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def micro_batches(self, step: int) -> list[PictureBatch]:
+    def micro_batches(self, step: int) -> Sequence[Any]:
         """The feed's batch of a step."""
         made = self._next
         batches = made[1].result() if made is not None and made[0] == step else self.feed.micro_batches(step)
