@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sutura.encoders.text_tokenizer import WordTokenizer
 from torch import nn
 
+from sutura.core.config import apply_overrides, parse
 from sutura.data.image_texts import ImageTexts
 from sutura.data.samples import SetAside
+from sutura.encoders.text_tokenizer import WordTokenizer
 from sutura.models.clip import TextTransformer
 from sutura.models.ijepa import Predictor
 from sutura.models.projection_heads import HEADS
 from sutura.models.vit import ViT
 from sutura.models.vljepa_align import AlignVLJEPA
 from sutura.nn.masking import RectangleMask
-from sutura.train.align_config import AugmentConfig, Phase, ViewsConfig
+from sutura.train.align_config import AlignConfig, AugmentConfig, Phase, ViewsConfig
 from sutura.train.align_feed import AlignFeed
 from sutura.train.align_phases import Plan, plan
 from sutura.train.align_texts import Texts, tokenise
@@ -121,3 +122,36 @@ def tiny_feed(
         views=views or ViewsConfig(),
         **more,
     )
+
+
+#: A run of the world at toy size, in two phases.
+TOY = {
+    "name": "toy",
+    "data": {
+        "source": {"path": "world", "captions_each": 2},
+        "train_limit": 12,
+        "look_limit": 8,
+        "test_limit": 8,
+    },
+    "start": {
+        "vit": {"image_size": 16, "patch_size": 4, "width": 16, "depth": 2, "heads": 2},
+        "words": {"width": 16, "depth": 1, "heads": 2, "length": 24},
+    },
+    "dim": 8,
+    "loss": {"bias": -3.0},
+    "predictor": {"width": 8, "depth": 1, "heads": 2},
+    "phases": [{"share": 0.5, "frozen": ["vision", "text"]}, {"alpha": 0.2}],
+    "epochs": 4,
+    "batch": 6,
+    "optim": {"lr": 1e-3, "warmup": 1},
+    "look": {"every": 4, "pictures": 8, "gradient_every": 3},
+    "device": "cpu",
+    "checkpoint_every": 2,
+}
+
+
+def toy_config(cache: Path, directory: Path, /, *overrides: str, **more) -> AlignConfig:
+    """`TOY` with overrides; its pictures and texts in `cache`."""
+    values = apply_overrides({**TOY, **more}, overrides)
+    values["data"] = {**values["data"], "cache": str(cache)}
+    return parse(AlignConfig, {"directory": str(directory), **values})
