@@ -146,3 +146,26 @@ def test_muon_refuses_what_is_no_matrix():
     trainable = dict(nn.Linear(3, 4).named_parameters())
     with pytest.raises(UserError, match=r"'bias' in group 'all' has shape \(4,\)"):
         build_optimizer(trainable, OptimConfig(), [Group("all", ["weight", "bias"], muon=True)])
+
+
+def test_a_group_follows_its_own_factor_and_at_zero_nothing_moves_it():
+    """Fault: a frozen group is still decayed."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 4)
+    config = OptimConfig(lr=0.1, weight_decay=0.5, schedule="constant")
+    groups = [
+        Group("late", ["weight"], lr_scale=2.0, factor=lambda step: float(step >= 2)),
+        Group("always", ["bias"]),
+    ]
+    optimizer = build_optimizer(dict(model.named_parameters()), config, groups)
+    weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
+    for step in range(3):
+        set_lr(optimizer, config, step, 3)
+        assert {g["group"]: g["lr"] for g in optimizer.param_groups} == {
+            "late": pytest.approx(0.2 if step >= 2 else 0.0),
+            "always": 0.1,
+        }
+        model(torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+        assert torch.equal(model.weight, weight) is (step < 2)
+        assert not torch.equal(model.bias, bias)

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 #: (model, batch, step) → (loss, named metrics); which model and which batch is between a method and its feed.
 Objective = Callable[[Any, Any, int], tuple[Tensor, Mapping[str, "float | Tensor"]]]
 
+#: (model, all micro-batches of a step on the device, step, accelerator) → (loss, named metrics), gradients left behind.
+#: `accelerator.autocast()` is the run's precision, `accelerator.backward(loss)` the one way to call backward.
+WholeStep = Callable[[Any, Sequence[Any], int, "Accelerator"], tuple[Tensor, Mapping[str, "float | Tensor"]]]
+
 _OWN = ("step", "loss", "lr", "grad_norm", "seconds", "evaluation")
 
 
@@ -66,6 +70,8 @@ def fit(
     seed: int,
     directory: Path | None,
     groups: Callable[[nn.Module], Sequence[Group]] | None = None,
+    whole_step: WholeStep | None = None,
+    before_step: Callable[[nn.Module, int], None] | None = None,
     after_step: Callable[[nn.Module, int], None] | None = None,
     evaluate: Callable[[Any, int], dict[str, Any]] | None = None,
     evaluate_every: int = 0,
@@ -91,6 +97,10 @@ def fit(
             step's loss; metrics are averaged over the micro-batches.
         directory: receives metrics.jsonl, bad_batches.jsonl and checkpoints; None keeps nothing.
         groups: parameter groups; without it one group holds everything.
+        whole_step: forward and backward over all micro-batches of a step, in place of the objective on each: for a
+            loss that compares the micro-batches with each other. One process only.
+        before_step: called before a step's forward. It may switch off and on, for a phase of the run, which of the
+            weights that train ask for a gradient: the optimizer leaves a weight without one as it is.
         after_step: called when weights have moved (a moving average); must keep what it changes in the model.
         evaluate: called with the model in eval mode and no gradients every `evaluate_every` steps and at the
             end; its values join the step's metrics.
@@ -108,6 +118,11 @@ def fit(
     trainable = trainable_parameters(model, optim.trained_dtype)
     if getattr(feed, "adapts", False):
         check_alone(team)
+    if team.several and whole_step is not None:
+        raise UserError(
+            f"A step whose micro-batches are compared with each other cannot be shared out over {team.count} "
+            "processes; start one process."
+        )
     if directory is None and (resume or checkpoint_every):
         raise UserError("Checkpoints and resume need a directory; give the run one.")
     accelerator = _accelerator(pick_device(str(device)), optim.precision)
@@ -142,9 +157,13 @@ def fit(
         done, last = step + 1, step + 1 == feed.steps
         lr = set_lr(optimizer, optim, step, feed.steps)
         draw(step)
+        if before_step is not None:
+            before_step(model, step)
 
         def run(batches: Sequence[Any], step: int = step) -> dict[str, Any]:
-            return _backward(model, objective, batches, step, accelerator, weights, optim.clip, team, sharded)
+            return _backward(
+                model, objective, batches, step, accelerator, weights, optim.clip, team, sharded, whole_step
+            )
 
         def forget(step: int = step) -> None:
             optimizer.zero_grad(set_to_none=True)
@@ -190,6 +209,7 @@ def _backward(
     clip: float | None,
     team: Processes,
     sharded: bool,
+    whole_step: WholeStep | None = None,
 ) -> dict[str, Any]:
     """Gradients of one step, clipped; the device is waited for once, when all values are read together."""
     from accelerate.utils import send_to_device
@@ -198,7 +218,12 @@ def _backward(
         raise UserError(f"The feed gave no batch for step {step}; its number of steps is too large.")
     losses: list[Tensor] = []
     metrics: dict[str, list[Any]] = {}
-    for index, counts in share(len(batches), team, even=sharded):
+    if whole_step is not None:
+        every = [send_to_device(batch, accelerator.device) for batch in batches]
+        loss, values = whole_step(model, every, step, accelerator)
+        losses.append(loss.detach().float())
+        metrics = {name: [v.detach().float() if isinstance(v, Tensor) else v] for name, v in values.items()}
+    for index, counts in share(0 if whole_step else len(batches), team, even=sharded):
         with accelerator.autocast():
             loss, values = objective(model, send_to_device(batches[index], accelerator.device), step)
         accelerator.backward(loss if counts else loss * 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,8 @@ class Group:
         lr_scale: multiplies the run's learning rate.
         weight_decay: replaces the run's.
         muon: move the group's matrices by Muon instead of AdamW.
+        factor: for a step, from 0, what multiplies the rate besides; None for 1. At 0 neither the gradient nor the
+            decay moves a weight.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Group:
     lr_scale: float = 1.0
     weight_decay: float | None = None
     muon: bool = False
+    factor: Callable[[int], float] | None = None
 
 
 def trainable_parameters(model: nn.Module, dtype: str = "float32") -> dict[str, nn.Parameter]:
@@ -109,6 +112,7 @@ def build_optimizer(
                         "group": group.name,
                         "lr": 0.0,
                         "lr_scale": group.lr_scale,
+                        "factor": group.factor,
                         "weight_decay": decay if decayed else 0.0,
                     }
                 )
@@ -139,5 +143,6 @@ def set_lr(optimizer: torch.optim.Optimizer | MuonAdamW, config: OptimConfig, st
     """Give every group its learning rate for a step; returns the unscaled one."""
     lr = config.lr * lr_factor(step, steps, config.schedule, config.warmup, config.floor)
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        factor = group["factor"]
+        group["lr"] = lr * group["lr_scale"] * (1.0 if factor is None else factor(step))
     return lr

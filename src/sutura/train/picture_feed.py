@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor
 from sutura.core.errors import UserError
 from sutura.core.runtime import derive_seed, generator
 from sutura.data.captions import CaptionedPictures
+
+if TYPE_CHECKING:
+    from sutura.train.loop import Feed
 
 #: Pictures that are carried to a device at a time.
 CARRIED = 4096
@@ -181,17 +184,17 @@ class PictureFeed:
             pictures = self._held[torch.tensor(index, device=self._held.device)]
         if self.crop is None:
             size = (self.size, self.size) if self.size else (pictures.shape[1], pictures.shape[2])
-            pixels = normalise(_windows(pictures, size, self.shift, rng), self.mean, self.std)
+            pixels = normalise(windows(pictures, size, self.shift, rng), self.mean, self.std)
         else:
             assert self.size is not None
-            pixels = _crops(normalise(pictures, self.mean, self.std), self.size, self.crop, rng)
+            pixels = crops(normalise(pictures, self.mean, self.std), self.size, self.crop, rng)
         if self.flip:
             mirrored = torch.from_numpy(rng.random(len(index)) < 0.5).to(pixels.device).view(-1, 1, 1, 1)
             pixels = torch.where(mirrored, pixels.flip(3), pixels)
         return pixels
 
 
-def _windows(
+def windows(
     pictures: UInt8[Tensor, "batch height width 3"],
     size: tuple[int, int],
     shift: int,
@@ -207,7 +210,7 @@ def _windows(
     return pictures[each[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _crops(
+def crops(
     pixels: Float[Tensor, "batch 3 height width"],
     size: int,
     area: tuple[float, float],
@@ -239,10 +242,10 @@ class Ahead:
         feed: a pure function of the step.
     """
 
-    def __init__(self, feed: PictureFeed) -> None:
+    def __init__(self, feed: Feed) -> None:
         self.feed, self.steps = feed, feed.steps
         self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[list[PictureBatch]]] | None = None
+        self._next: tuple[int, Future[Sequence[Any]]] | None = None
 
     def __enter__(self) -> Ahead:
         return self
@@ -250,7 +253,7 @@ class Ahead:
     def __exit__(self, *found: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def micro_batches(self, step: int) -> list[PictureBatch]:
+    def micro_batches(self, step: int) -> Sequence[Any]:
         """The feed's batch of a step."""
         made = self._next
         batches = made[1].result() if made is not None and made[0] == step else self.feed.micro_batches(step)
