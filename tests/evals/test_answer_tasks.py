@@ -54,7 +54,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> AnswerModel:
 
 
 def test_candidates_are_frequent_training_answers() -> None:
-    data = tiny_data([[("a?", "Yes"), ("b?", "yes"), ("c?", "yes.")], [("d?", "two"), ("e?", "2"), ("f?", "rare")]])
+    data = tiny_data(
+        [[("a?", "Yes"), ("b?", "yes"), ("c?", "yes.")], [("d?", "two"), ("e?", "2"), ("f?", "rare")]]
+    )
     assert candidate_answers(data.samples) == ("yes", "2")
     assert candidate_answers(data.samples, least=1) == ("yes", "2", "rare")
     assert candidate_answers(data.samples, most=1, least=1) == ("yes",)
@@ -71,7 +73,13 @@ def test_learned_questions_are_answered_and_swapped_pictures_are_not(trained: An
     names = [p.image_id for p in data.pictures]
     swap = dict(zip(names, names[1:] + names[:1], strict=True))
     wrong = answer_rows(
-        trained, data, candidates, see, condition="wrong-picture", wrong=swap, **NAMES  # type: ignore[arg-type]
+        trained,
+        data,
+        candidates,
+        see,
+        condition="wrong-picture",
+        wrong=swap,
+        **NAMES,  # type: ignore[arg-type]
     )
     assert [row["image_id"] for row in wrong] == [row["image_id"] for row in right]
     assert sum(row["exact"] for row in wrong) < len(wrong)
@@ -81,7 +89,9 @@ def test_a_question_with_choices_is_answered_among_them(trained: AnswerModel) ->
     data = many_questions(4)
     first = data.pictures[0]
     chosen = tuple(replace(s, choices=("zebra", "giraffe")) for s in first.samples)
-    offered = make_data("tiny", "train", [replace(first, samples=chosen), *data.pictures[1:]], content=["a"] * 4)
+    offered = make_data(
+        "tiny", "train", [replace(first, samples=chosen), *data.pictures[1:]], content=["a"] * 4
+    )
     rows = answer_rows(trained, offered, ("red", "green"), see, condition="picture", **NAMES)  # type: ignore[arg-type]
     own = {s.item_id for s in chosen}
     assert all((row["prediction"] in ("zebra", "giraffe")) == (row["item_id"] in own) for row in rows)
@@ -90,7 +100,9 @@ def test_a_question_with_choices_is_answered_among_them(trained: AnswerModel) ->
 def test_rows_do_not_depend_on_what_they_are_batched_with(trained: AnswerModel) -> None:
     asked = [(s.image_id, s.question) for s in many_questions().samples]
     whole = predict(trained, see, asked)
-    torch.testing.assert_close(whole, torch.cat([predict(trained, see, [one]) for one in asked]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        whole, torch.cat([predict(trained, see, [one]) for one in asked]), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(whole, predict(trained, see, asked, batch=5), atol=1e-5, rtol=0)
     torch.testing.assert_close(whole.norm(dim=1), torch.ones(len(whole)))
 
@@ -142,5 +154,3 @@ def test_the_worlds_classes_are_its_labels() -> None:
     assert len(texts) == len(LABELS) == 24
     assert sum(held_out) == len(HELD_OUT) == 4
     assert texts[0][0] == f"small {LABELS[0][1]} rubber {LABELS[0][0]} ."
-
-

@@ -13,6 +13,7 @@ from sutura.evals.selective_decoding import (
     Watched,
     curve,
     decoded,
+    f1,
     in_time,
     nearest_text,
     needed,
@@ -33,7 +34,9 @@ def planted(lengths: tuple[int, ...], noise: float = 0.05, seed: int = 0) -> Wat
     rng = np.random.default_rng(seed)
     rows = TABLE[states % 4] + noise * rng.normal(size=(len(states), 4))
     cuts = tuple(np.cumsum(lengths)[:-1].tolist())
-    return Watched(rows / np.linalg.norm(rows, axis=1, keepdims=True), tuple(WORDS[s % 4] for s in states), cuts)
+    return Watched(
+        rows / np.linalg.norm(rows, axis=1, keepdims=True), tuple(WORDS[s % 4] for s in states), cuts
+    )
 
 
 def test_ward_finds_the_planted_changes() -> None:
@@ -87,6 +90,17 @@ def test_a_segment_is_decoded_once() -> None:
     assert quality(["red cube"] * 10, stream.truth) == 0.5
     with pytest.raises(UserError, match="no candidate text"):
         nearest_text([], TABLE[:0])
+
+
+def test_quality_counts_whole_things_in_any_order() -> None:
+    """Fault: word by word, any two scenes of this world agree by seven words in ten."""
+    true = "small red metal cube . large blue rubber sphere ."
+    assert f1("sphere rubber blue large . metal small cube red .", true) == 1.0
+    assert f1("large red metal cube . large blue rubber sphere .", true) == 0.5
+    assert f1("small red metal cube .", true) == pytest.approx(2 / 3)
+    assert f1("small red metal cube . small red metal cube .", true) == 0.5
+    assert f1("large blue rubber cube . small red metal sphere .", true) == 0.0
+    assert f1("", true) == 0.0
 
 
 def test_selective_decoding_needs_fewer_where_states_last_unequally_long() -> None:

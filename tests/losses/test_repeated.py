@@ -44,7 +44,9 @@ def test_without_repetitions_it_is_clips_loss() -> None:
     theirs = clip_loss(predicted, text, SCALE)
     torch.testing.assert_close(ours, theirs)
     for a, b in zip(
-        torch.autograd.grad(ours, (predicted, text)), torch.autograd.grad(theirs, (predicted, text)), strict=True
+        torch.autograd.grad(ours, (predicted, text)),
+        torch.autograd.grad(theirs, (predicted, text)),
+        strict=True,
     ):
         torch.testing.assert_close(a, b)
 
@@ -55,7 +57,9 @@ def test_it_is_the_sum_written_out_gradients_too() -> None:
     slow = naive(predicted, text, WHICH, SCALE)
     torch.testing.assert_close(ours, slow)
     for a, b in zip(
-        torch.autograd.grad(ours, (predicted, text)), torch.autograd.grad(slow, (predicted, text)), strict=True
+        torch.autograd.grad(ours, (predicted, text)),
+        torch.autograd.grad(slow, (predicted, text)),
+        strict=True,
     ):
         torch.testing.assert_close(a, b)
 

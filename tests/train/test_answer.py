@@ -82,7 +82,13 @@ def test_equal_answers_are_one_text_of_the_step(lm: str) -> None:
     assert len(batch.answers.ids) == 3
     same = batch.which[:, None] == batch.which[None, :]
     assert int(same.sum()) == 3 * 3 + 1 + 1
-    assert sorted(batch.picture.tolist()) == [0, 0, 0, 1, 1] or sorted(batch.picture.tolist()) == [0, 0, 1, 1, 1]
+    assert sorted(batch.picture.tolist()) == [0, 0, 0, 1, 1] or sorted(batch.picture.tolist()) == [
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_answers_missing_or_too_long_are_set_aside(lm: str) -> None:
@@ -121,7 +127,9 @@ def test_it_learns_a_handful(lm: str, tmp_path: Path) -> None:
     assert rows[0]["different_answers"] == 6.0
 
     def moved(prefix: str) -> float:
-        found = [(p - before[n]).abs().max() for n, p in built.model.named_parameters() if n.startswith(prefix)]
+        found = [
+            (p - before[n]).abs().max() for n, p in built.model.named_parameters() if n.startswith(prefix)
+        ]
         return float(torch.stack(found).max())
 
     assert moved("query_embed.") == 0.0

@@ -135,8 +135,9 @@ def _streams(found: Mapping[str, Any]) -> str:
     )
     return "\n\n".join(
         [
-            f"{found['streams']} streams of {found['frames']} frames; quality is the word F1 between what is said of a "
-            f"frame and what is true of it, in percent, mean over frames. Texts are the nearest of the "
+            f"{found['streams']} streams of {found['frames']} frames; quality is the F1 between the things said of a "
+            "frame and those in it (a thing is its four words, all right or wrong), in percent, mean over frames. "
+            "Texts are the nearest of the "
             f"{found['candidates']} states of all streams; one by lot scores {100 * found['a candidate by lot']:.1f}. "
             "Intervals over streams.",
             table(head, rows),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,6 @@ from jaxtyping import Float, Int
 
 from sutura.core.errors import UserError
 from sutura.core.runtime import derive_seed
-from sutura.evals.answers import token_f1
 
 Embeddings = Float[np.ndarray, "frames dim"]
 Segments = Int[np.ndarray, " frames"]
@@ -113,9 +113,21 @@ class Watched:
     changes: tuple[int, ...]
 
 
+def things(text: str) -> Counter[tuple[str, ...]]:
+    """What a text names: its parts between full stops, each as its words in any order."""
+    return Counter(tuple(sorted(words)) for part in text.split(".") if (words := part.split()))
+
+
+def f1(said: str, true: str) -> float:
+    """Harmonic mean of precision and recall over things named, each wholly right or wrong."""
+    found, wanted = things(said), things(true)
+    shared = (found & wanted).total()
+    return 2 * shared / (found.total() + wanted.total()) if shared else 0.0
+
+
 def quality(told: Sequence[str], truth: Sequence[str]) -> float:
-    """Mean over frames of the word F1 between what was said and what was true."""
-    return float(np.mean([token_f1(said, [true]) for said, true in zip(told, truth, strict=True)]))
+    """Mean over frames of the F1 between the things said and those there."""
+    return float(np.mean([f1(said, true) for said, true in zip(told, truth, strict=True)]))
 
 
 def curve(

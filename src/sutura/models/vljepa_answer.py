@@ -13,9 +13,9 @@ class AnswerVLJEPA(nn.Module):
     """Frozen features and a query in, the embedding of the answer out; a text side embeds the answers themselves.
 
         features → projector ┐
-                             ├→ trunk, every token sees every token → mean over tokens that are no padding → head ┐
-        query → query_embed  ┘                                                                                     ├ loss
-        answer → text encoder → text head ─────────────────────────────────────────────────────────────────────────┘
+                             ├→ trunk, all tokens see all → mean over those that are no padding → head ┐
+        query → query_embed  ┘                                                                          ├ loss
+        answer → text encoder → text head ──────────────────────────────────────────────────────────────┘
 
     Nothing here knows which network any part is. Without a projector the model is blind: it sees queries alone.
 

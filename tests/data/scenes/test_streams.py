@@ -68,7 +68,7 @@ def test_every_frame_stands_as_a_scene_must() -> None:
     assert stands(scene.objects, scene.pose)
     first = scene.objects[0]
     assert not stands((first, first), scene.pose)  # one inside the other
-    assert not stands((first._replace(x=first.x + 5.0),), scene.pose)  # out of the picture
+    assert not stands((first._replace(x=9.0),), scene.pose)  # out of the picture
     assert stands((drawn_object(seeded(0, "one"), scene.pose),), scene.pose)
 
 
