@@ -51,7 +51,7 @@ class Score:
         return asdict(self)
 
 
-def wilson(hits: float, n: int) -> tuple[float, float]:
+def wilson(hits: float, n: float) -> tuple[float, float]:
     """95 % interval of a share.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
