@@ -55,13 +55,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> AnswerModel:
 
 def test_candidates_are_frequent_training_answers() -> None:
     data = tiny_data(
-        [[("a?", "Yes"), ("b?", "yes"), ("c?", "yes.")], [("d?", "two"), ("e?", "2"), ("f?", "rare")]]
+        [
+            [("a?", "Yes"), ("b?", "yes"), ("c?", "yes"), ("g?", "yes.")],
+            [("d?", "two"), ("e?", "2"), ("f?", "rare")],
+        ]
     )
     assert candidate_answers(data.samples) == ("yes", "2")
     assert candidate_answers(data.samples, least=1) == ("yes", "2", "rare")
     assert candidate_answers(data.samples, most=1, least=1) == ("yes",)
-    with pytest.raises(UserError, match="1 training answers occur at least 3 times"):
-        candidate_answers(data.samples, least=3)
+    with pytest.raises(UserError, match="1 training answers occur at least 4 times"):
+        candidate_answers(data.samples, least=4)
 
 
 def test_learned_questions_are_answered_and_swapped_pictures_are_not(trained: AnswerModel) -> None:

@@ -106,6 +106,21 @@ def test_texts_are_means_over_their_own_tokens(tmp_path: Path) -> None:
     assert all(p.requires_grad for p in vectors.parameters())
 
 
+def test_short_texts_beside_long_ones_are_what_they_are_alone(tmp_path: Path) -> None:
+    """The fast path (texts of like length together) equals one text at a time, gradients too."""
+    vectors, _ = load_text_vectors(save_language_model(tmp_path), "tiny")
+    lengths = (1, 12, 3, 2, 9, 1, 4)
+    ids = torch.arange(7 * 12).view(7, 12) % 300
+    real = torch.arange(12)[None, :] < torch.tensor(lengths)[:, None]
+    weight = torch.randn(7, WIDTH, generator=generator(0, "weight"))
+    together = vectors(ids, real)
+    alone = torch.cat([vectors(ids[i : i + 1, :n], real[i : i + 1, :n]) for i, n in enumerate(lengths)])
+    torch.testing.assert_close(together, alone)
+    table = vectors.model.get_input_embeddings().weight
+    found = [torch.autograd.grad((x * weight).sum(), table)[0] for x in (together, alone)]
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_a_text_encoder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Text encoder 'mine' could not be loaded"):
         load_text_vectors(str(tmp_path), "mine")

@@ -117,7 +117,23 @@ class TextVectors(nn.Module):
     def forward(
         self, ids: Int[Tensor, "texts length"], real: Bool[Tensor, "texts length"]
     ) -> Float[Tensor, "texts width"]:
-        """One vector a text."""
+        """One vector a text; answers of a word are not padded to the length of a description beside them."""
+        lengths = real.sum(dim=1)
+        longest = int(lengths.max())
+        short = lengths * 4 <= longest
+        if not bool(short.any()):
+            return self._mean(ids[:, :longest], real[:, :longest])
+        cut = int(lengths[short].max())
+        parts = [
+            self._mean(ids[short, :cut], real[short, :cut]),
+            self._mean(ids[~short, :longest], real[~short, :longest]),
+        ]
+        order = torch.cat([short.nonzero()[:, 0], (~short).nonzero()[:, 0]])
+        return torch.cat(parts)[order.argsort()]
+
+    def _mean(
+        self, ids: Int[Tensor, "texts length"], real: Bool[Tensor, "texts length"]
+    ) -> Float[Tensor, "texts width"]:
         hidden = self.model(input_ids=ids, attention_mask=real.long()).last_hidden_state  # T L D
         return mean_of_real(hidden, real)
 

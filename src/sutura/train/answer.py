@@ -89,6 +89,7 @@ def build_answer_model(config: AnswerConfig, encoder_width: int | None) -> Answe
     prompt = PromptBuilder(tokenizer, config.prompt)
     _, width = embedding_size(lm)
     trunk = LastLayers(lm, p.layers)
+    trunk.requires_grad_(p.lr_scale > 0)
     if p.random:
         trunk.redraw(generator(config.seed, "trunk"))
     place, _ = place_of(LlmConfig(id=config.text.id, revision=config.text.revision))
@@ -149,12 +150,21 @@ def answer_loss(
     }
 
 
-def groups(model: nn.Module, lr_scale: float) -> list[Group]:
-    """The text encoder at its own rate; its head, the predictor and the projector at the run's."""
+def groups(model: nn.Module, text: float, trunk: float = 1.0) -> list[Group]:
+    """The text encoder and the trunk at rates of their own; projector and heads at the run's.
+
+    Args:
+        model: an `AnswerVLJEPA`.
+        text: the text encoder's rate, as a multiple of the run's.
+        trunk: the trunk's.
+    """
     names = [name for name, p in model.named_parameters() if p.requires_grad]
-    text = [name for name in names if name.startswith("text.")]
-    found = [Group("predictor", [name for name in names if name not in set(text)])]
-    return [*found, Group("text", text, lr_scale)] if text else found
+    scales = {"text": text, "trunk": trunk}
+    found = [Group("heads", [name for name in names if name.partition(".")[0] not in scales])]
+    for part, scale in scales.items():
+        own = [name for name in names if name.startswith(f"{part}.")]
+        found += [Group(part, own, scale)] * bool(own)
+    return found
 
 
 def fit_answer(
@@ -199,7 +209,7 @@ def fit_answer(
         config.optim,
         seed=config.seed,
         directory=directory,
-        groups=lambda model: groups(model, config.text.lr_scale),
+        groups=lambda model: groups(model, config.text.lr_scale, config.predictor.lr_scale),
         after_step=lambda model, step: _clamp(model),
         checkpoint_every=config.checkpoint_every if directory is not None else 0,
         resume=directory is not None and bool(checkpoints_in(directory)),

@@ -20,12 +20,14 @@ class PredictorConfig(Section):
         id: `zoo:NAME`, a local folder, or a Hub id; its tokenizer and token embeddings (frozen) read the query.
         layers: how many, counted from the last.
         random: draw the layers' weights anew: what the language model's start is worth.
+        lr_scale: the layers' learning rate, as a multiple of the run's, which projector and heads train at.
     """
 
     id: str = "zoo:world-lm"
     revision: str | None = None
     layers: int = Field(default=8, ge=1)
     random: bool = False
+    lr_scale: float = Field(default=1.0, ge=0)
     attention: Literal["sdpa", "eager"] = "sdpa"
     trust_remote_code: bool = False
 
