@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sutura.core.runtime import generator
 from sutura.losses.contrastive import clip_loss, sigmoid_loss
-from sutura.losses.repeated import repeated_text_loss, same_text
+from sutura.losses.repeated import repeated_text_loss
 
 SCALE = torch.tensor(math.log(8.0))
 WHICH = torch.tensor([0, 1, 0, 2, 1, 0, 3])
@@ -25,14 +25,18 @@ def drawn(rows: int, texts: int) -> tuple[Tensor, Tensor]:
     )
 
 
-def naive(predicted: Tensor, text: Tensor, which: Tensor, log_scale: Tensor) -> Tensor:
+def naive(
+    predicted: Tensor, text: Tensor, which: Tensor, log_scale: Tensor, right: Tensor | None = None
+) -> Tensor:
     """One row and one direction after the other."""
     p, t, scale = F.normalize(predicted, dim=1), F.normalize(text, dim=1), log_scale.exp()
     terms = []
     for i, own in enumerate(which.tolist()):
-        scores = torch.stack([scale * p[i] @ t[k] for k in range(len(t))])
-        to_text = torch.logsumexp(scores, 0) - scores[own]
-        others = [scale * p[j] @ t[own] for j in range(len(p)) if which[j] != own]
+        texts = [k for k in range(len(t)) if k == own or right is None or not right[i, k]]
+        scores = torch.stack([scale * p[i] @ t[k] for k in texts])
+        to_text = torch.logsumexp(scores, 0) - scores[texts.index(own)]
+        rows = [j for j in range(len(p)) if which[j] != own and (right is None or not right[j, own])]
+        others = [scale * p[j] @ t[own] for j in rows]
         mine = scale * p[i] @ t[own]
         terms.append((to_text + torch.logsumexp(torch.stack([mine, *others]), 0) - mine) / 2)
     return torch.stack(terms).mean()
@@ -64,6 +68,28 @@ def test_it_is_the_sum_written_out_gradients_too() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_another_right_answer_is_no_negative() -> None:
+    """Fault: two descriptions of one picture, both right, push each other's predictions away."""
+    predicted, text = drawn(7, 4)
+    right = F.one_hot(WHICH, 4).bool()
+    right[3, 3] = right[6, 2] = True  # rows 3 and 6 ask the same of one picture
+    ours = repeated_text_loss(predicted, text, WHICH, SCALE, right)
+    slow = naive(predicted, text, WHICH, SCALE, right)
+    torch.testing.assert_close(ours, slow)
+    for a, b in zip(
+        torch.autograd.grad(ours, (predicted, text)),
+        torch.autograd.grad(slow, (predicted, text)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+    assert not torch.isclose(slow, naive(predicted, text, WHICH, SCALE))
+    both = torch.eye(4)[WHICH].clone()
+    both[3] = both[6] = F.normalize(torch.tensor([0.0, 0.0, 1.0, 1.0]), dim=0)  # near both descriptions
+    sharp = torch.tensor(math.log(100.0))
+    assert repeated_text_loss(both, torch.eye(4), WHICH, sharp, right) < 1e-6
+    assert repeated_text_loss(both, torch.eye(4), WHICH, sharp) > 0.1  # the fault, planted
+
+
 def test_equal_answers_do_not_repel_each_other() -> None:
     """Fault: row by row, "yes" is a negative of "yes": perfect predictions keep a loss of log 2 and more."""
     text = torch.eye(4)
@@ -93,7 +119,7 @@ def test_a_row_of_another_answer_does_move_it() -> None:
 
 
 def test_positives_of_the_sigmoid_loss_are_rows_of_one_answer() -> None:
-    positives = same_text(WHICH)
+    positives = F.one_hot(WHICH).bool()[:, WHICH]
     assert positives[0].tolist() == [True, False, True, False, False, True, False]
     text, bias = torch.eye(4), torch.tensor(-5.0)
     sharp = torch.tensor(math.log(10.0))

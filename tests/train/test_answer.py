@@ -94,6 +94,17 @@ def test_equal_answers_are_one_text_of_the_step(lm: str) -> None:
     ]
 
 
+def test_two_answers_to_one_question_are_both_right(lm: str) -> None:
+    config = settings(lm, feed={"batch": 5, "epochs": 1})
+    built = build_answer_model(config, ENCODER_WIDTH)
+    told = [("what is there?", "a chair"), ("what is there?", "the table"), ("how many?", "2")]
+    data = tiny_data([told, [("what is there?", "a door"), ("how many?", "2")]])
+    (batch,) = feed_of(built, config, data=data).micro_batches(0)
+    for row in range(5):
+        assert batch.right[row, batch.which[row]]
+    assert sorted(batch.right.sum(dim=1).tolist()) == [1, 1, 1, 2, 2]
+
+
 def test_answers_missing_or_too_long_are_set_aside(lm: str) -> None:
     built = build_answer_model(settings(lm, text={"id": lm, "max_tokens": 6}), ENCODER_WIDTH)
     data = tiny_data([[("a?", "yes"), ("b?", "  "), ("c?", "word " * 20)], [("d?", "")]])

@@ -184,17 +184,16 @@ def answer_rows(
         batch: questions at once.
         set_aside: receives questions that are too long.
     """
-    samples = []
+    samples: list[Sample] = []
     for sample in data.samples:
         if built.prompt.fits(built.prompt.turn(sample.item_id, sample.question)):
             samples.append(sample)
         elif set_aside is not None:
             set_aside.add("longer than prompt.max_tokens", sample.item_id)
-    shown = wrong or {}
-    asked = [(shown.get(sample.image_id, sample.image_id), sample.question) for sample in samples]
+    asked = [(wrong[s.image_id] if wrong else s.image_id, s.question) for s in samples]
     predicted = predict(built, features, asked, batch)
     picked = nearest(predicted, embed_texts(built, candidates, batch)).tolist()
-    words = [candidates[place] for place in picked]
+    words = [str(candidates[place]) for place in picked]
     own = list(dict.fromkeys(choice for sample in samples for choice in sample.choices))
     place = {choice: i for i, choice in enumerate(own)}
     table = embed_texts(built, own, batch) if own else None

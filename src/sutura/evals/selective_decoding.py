@@ -92,7 +92,7 @@ def decoded(
     pieces = [np.flatnonzero(segments == piece) for piece in range(segments.max() + 1)]
     picked = [embeddings[p].mean(axis=0) if mean else embeddings[p[len(p) // 2]] for p in pieces]
     told = decode(np.stack(picked))
-    return [told[piece] for piece in segments]
+    return [str(told[int(piece)]) for piece in segments]
 
 
 def nearest_text(
@@ -101,7 +101,7 @@ def nearest_text(
     """A decoder that says the candidate of greatest cosine. Raises UserError without candidates."""
     if not len(texts):
         raise UserError("There is no candidate text to decode with.")
-    return lambda rows: [texts[i] for i in (rows @ table.T).argmax(axis=1)]
+    return lambda rows: [str(texts[int(i)]) for i in (rows @ table.T).argmax(axis=1)]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sutura.losses.contrastive import likeness
@@ -15,6 +15,7 @@ def repeated_text_loss(
     text: Float[Tensor, "texts dim"],
     which: Int[Tensor, " batch"],
     log_scale: Float[Tensor, ""],
+    right: Bool[Tensor, "batch texts"] | None = None,
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE of predictions and the different texts behind them.
 
@@ -22,13 +23,15 @@ def repeated_text_loss(
     away; here each different text takes part once, and rows with the same text are never each other's negatives:
 
     * each prediction picks its text among the batch's different texts;
-    * each row's text picks the row's prediction among those of rows with another text.
+    * each row's text picks the row's prediction among those of rows with another text;
+    * what is right too (another answer to the same question about the same picture) is left out of both choices.
 
     Args:
         predicted: one embedding a row; normalised here.
         text: the different texts, one embedding each; normalised here.
         which: each row's text; every text stands behind at least one row.
         log_scale: log of the inverse temperature, unitless.
+        right: texts that are right for a row; its own by default.
 
     Returns:
         Nats, mean over rows and over both directions; without repetitions `clip_loss` of the same rows.
@@ -47,14 +50,12 @@ def repeated_text_loss(
             f"{len(text)}."
         )
     logits = log_scale.float().exp() * likeness(predicted, text)  # rows × different texts
-    to_text = F.cross_entropy(logits, which)
+    mine = F.one_hot(which, len(text)).bool()
+    right = mine if right is None else right | mine
+    to_text = F.cross_entropy(logits.masked_fill(right & ~mine, float("-inf")), which)
     own = logits.gather(1, which[:, None])  # rows × 1
-    rivals = logits[:, which].T  # [i, j]: the text of row i with the prediction of row j
-    rivals = rivals.masked_fill(which[:, None] == which[None, :], float("-inf"))
+    rivals = logits.masked_fill(right, float("-inf"))[
+        :, which
+    ].T  # [i, j]: row i's text with row j's prediction
     to_prediction = torch.logsumexp(torch.cat([own, rivals], dim=1), dim=1) - own[:, 0]
     return (to_text + to_prediction.mean()) / 2
-
-
-def same_text(which: Int[Tensor, " batch"]) -> Tensor:
-    """Row i's prediction belongs to row j's text: the positives of `sigmoid_loss`."""
-    return which[:, None] == which[None, :]

@@ -14,7 +14,7 @@ from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint, fingerprint_tensors
 from sutura.core.runtime import generator
 from sutura.losses.contrastive import sigmoid_loss
-from sutura.losses.repeated import repeated_text_loss, same_text
+from sutura.losses.repeated import repeated_text_loss
 from sutura.models.vljepa_answer import AnswerVLJEPA
 from sutura.nn.block import initialise
 from sutura.stitch.bidirectional import LastLayers, load_text_vectors
@@ -116,7 +116,7 @@ def build_answer_model(config: AnswerConfig, encoder_width: int | None) -> Answe
         loss.bias if loss.kind == "sigmoid" else None,
     )
     start = fingerprint([weights, prompt.fingerprint(), fingerprint_tensors(text.state_dict())])
-    pad = tokenizer.pad_token_id
+    pad: Any = tokenizer.pad_token_id
     answers = AnswerTokens(answer_tokenizer, config.text.max_tokens)
     return AnswerModel(model, prompt, answers, min(prompt.stop_ids) if pad is None else int(pad), start)
 
@@ -135,9 +135,10 @@ def answer_loss(
     predicted, _ = model.predict(features, *batch.query)
     text = model.encode_text(*batch.answers)
     if model.bias is None:
-        loss = repeated_text_loss(predicted, text, batch.which, model.log_scale)
+        loss = repeated_text_loss(predicted, text, batch.which, model.log_scale, batch.right)
     else:
-        loss = sigmoid_loss(predicted, text[batch.which], model.log_scale, model.bias, same_text(batch.which))
+        positives = batch.right[:, batch.which]
+        loss = sigmoid_loss(predicted, text[batch.which], model.log_scale, model.bias, positives)
     with torch.no_grad():
         nearest = (
             nn.functional.normalize(predicted.float(), dim=1) @ nn.functional.normalize(text.float(), dim=1).T

@@ -35,6 +35,7 @@ class AnswerBatch(NamedTuple):
         query: of each row.
         answers: the step's different answers.
         which: each row's place among them.
+        right: which of them are right for a row: its own, and those of rows with the same picture and query.
     """
 
     features: Float[Tensor, "pictures patches width"] | None
@@ -42,6 +43,7 @@ class AnswerBatch(NamedTuple):
     query: Ids
     answers: Ids
     which: Int[Tensor, " batch"]
+    right: Bool[Tensor, "batch answers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +186,19 @@ class AnswerFeed:
         rows = [(names.index(p.image_id), asked) for p in chosen for asked in self._kept(p)]
         different = list(dict.fromkeys(asked.answer for _, asked in rows))
         place = {answer: i for i, answer in enumerate(different)}
+        which = torch.tensor([place[asked.answer] for _, asked in rows])
+        keys = [(picture, asked.query) for picture, asked in rows]
+        number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        same = torch.tensor([number[key] for key in keys])
+        theirs = torch.zeros(len(number), len(different), dtype=torch.bool)
+        theirs[same, which] = True  # every answer given to a question about a picture
         return [
             AnswerBatch(
                 self.features(names) if self.features else None,
                 torch.tensor([picture for picture, _ in rows]),
                 padded([asked.query for _, asked in rows], self.pad_ids[0]),
                 padded(different, self.pad_ids[1]),
-                torch.tensor([place[asked.answer] for _, asked in rows]),
+                which,
+                theirs[same],
             )
         ]

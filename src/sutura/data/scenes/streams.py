@@ -145,8 +145,10 @@ def _event(
     """Something that happens, and the frames that show it."""
     while True:
         kinds: list[Kind] = ["move"]
-        kinds += ["appear"] * (len(now) < OBJECTS[1])
-        kinds += ["leave"] * (len(now) > OBJECTS[0])
+        if len(now) < OBJECTS[1]:
+            kinds.append("appear")
+        if len(now) > OBJECTS[0]:
+            kinds.append("leave")
         kind = kinds[int(rng.random() * len(kinds))]
         for _ in range(TRIES):
             added = _tried(rng, kind, now, scene)
