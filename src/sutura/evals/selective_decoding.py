@@ -39,7 +39,7 @@ def ward_segments(embeddings: Embeddings, count: int) -> Segments:
     Raises:
         UserError: fewer than one segment, or scikit-learn is not installed.
 
-    Source: Chen et al. 2025, arXiv:2512.10942, section 4 (selective decoding): agglomerative clustering with
+    Source: Chen et al. 2025, arXiv:2512.10942, selective decoding: agglomerative clustering with
         temporal connectivity, by variance within (Ward 1963).
     """
     frames = len(embeddings)

@@ -33,7 +33,7 @@ class AnswerVLJEPA(nn.Module):
     Raises:
         ValueError: heads that end in spaces of different widths.
 
-    Source: Chen et al. 2025, arXiv:2512.10942, section 3 and figure 2.
+    Source: Chen et al. 2025, arXiv:2512.10942.
     Differs: equal answers of a batch are no negatives of each other (`losses/repeated.py`).
     """
 

@@ -30,7 +30,7 @@ class LastLayers(nn.Module):
     Raises:
         UserError: another family of models, or more layers than there are.
 
-    Source: Chen et al. 2025, arXiv:2512.10942, section 3.1: the predictor is the last 8 of 16 layers, with the
+    Source: Chen et al. 2025, arXiv:2512.10942: the predictor is the last 8 of 16 layers, with the
         causal mask off so that vision and query attend to each other.
     """
 
@@ -105,7 +105,7 @@ class TextVectors(nn.Module):
         model: ids → hidden states; whether tokens see later ones is its own affair.
         width: of those hidden states.
 
-    Source: Vera et al. 2025, arXiv:2509.20354 (EmbeddingGemma), section 2, mean pooling.
+    Source: Vera et al. 2025, arXiv:2509.20354 (EmbeddingGemma): mean pooling.
     Differs: EmbeddingGemma's two dense layers behind the mean are left out; the text head stands in their place.
     """
 
