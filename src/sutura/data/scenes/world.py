@@ -144,6 +144,46 @@ def bucket_of(objects: tuple[SceneObject, ...]) -> int:
     return blake2b(repr(content_of(objects)).encode(), digest_size=1).digest()[0] % BUCKETS
 
 
+def stands(objects: tuple[SceneObject, ...], pose: Pose) -> bool:
+    """Whether objects stand as a scene's must: inside the frame, apart, and each visible enough."""
+    camera = camera_of(pose)
+    places: list[_Place] = []
+    hidden: list[float] = []
+    for o in objects:
+        place = _place(o.shape, o.size, o.x, o.y, o.yaw, camera)
+        if abs(place.right) > _side(place.outer) or abs(o.y) > DEPTH:
+            return False
+        covers = _covers(place, places, hidden)
+        if covers is None:
+            return False
+        hidden = [*covers[0], covers[1]]
+        places.append(place)
+    return True
+
+
+def drawn_object(rng: Random, pose: Pose) -> SceneObject:
+    """An object of drawn kind and place, its colour one that its shape may have."""
+    camera = camera_of(pose)
+    shape, size = at.SHAPES[int(rng.random() * 3)], at.SIZES[int(rng.random() * 2)]
+    place = _candidate(rng, shape, size, camera)
+    allowed = at.ALLOWED_COLOURS[shape]
+    colour, material = allowed[int(rng.random() * len(allowed))], at.MATERIALS[int(rng.random() * 2)]
+    column, row = column_of(place.right), row_of(place.y)
+    return SceneObject(size, colour, material, shape, place.x, place.y, place.yaw, column, row)
+
+
+def moved(o: SceneObject, x: float, y: float, pose: Pose) -> SceneObject:
+    """The object at another place on the ground."""
+    height = at.CENTRE_HEIGHT[o.shape] * at.RADIUS[o.size]
+    right, _, _ = camera_of(pose).project(x, y, height)
+    return o._replace(x=x, y=y, column=column_of(right), row=row_of(y))
+
+
+def in_order(objects: tuple[SceneObject, ...]) -> tuple[SceneObject, ...]:
+    """As a scene holds them: by column, then row, then words."""
+    return tuple(sorted(objects, key=lambda o: (o.column, o.row, o.size, o.colour, o.material, o.shape)))
+
+
 def _layout(rng: Random, wanted: int, camera: Camera) -> list[_Place] | None:
     """Places for `wanted` objects, or None when the field filled up badly and a fresh start is cheaper."""
     places: list[_Place] = []
@@ -168,13 +208,22 @@ def _candidate(rng: Random, shape: str, size: str, camera: Camera) -> _Place:
     """A place drawn evenly over the picture's width and the ground's depth, inside the frame."""
     radius = at.RADIUS[size]
     y = (2.0 * rng.random() - 1.0) * DEPTH
-    height = at.CENTRE_HEIGHT[shape] * radius
-    depth = camera.depth(y, height)
-    scale = FOCAL * radius / depth
-    side = min(SIDE, 1.0 - BORDER - scale * at.OUTER[shape])
+    depth = camera.depth(y, at.CENTRE_HEIGHT[shape] * radius)
+    side = _side(FOCAL * radius / depth * at.OUTER[shape])
     x = (2.0 * rng.random() - 1.0) * side * depth / FOCAL
-    right, up, depth = camera.project(x, y, height)
-    yaw = rng.random() * 1.5707963267948966
+    return _place(shape, size, x, y, rng.random() * 1.5707963267948966, camera)
+
+
+def _side(outer: float) -> float:
+    """How far from the picture's middle a centre may lie, for an outer disc of that radius."""
+    return min(SIDE, 1.0 - BORDER - outer)
+
+
+def _place(shape: str, size: str, x: float, y: float, yaw: float, camera: Camera) -> _Place:
+    """What an object at a place covers of the ground and of the picture."""
+    radius = at.RADIUS[size]
+    right, up, depth = camera.project(x, y, at.CENTRE_HEIGHT[shape] * radius)
+    scale = FOCAL * radius / depth
     inner, outer = scale * at.INNER[shape], scale * at.OUTER[shape]
     footprint = radius * (at.OUTER["cylinder"] if shape == "cube" else at.INNER[shape])
     return _Place(shape, size, x, y, yaw, right, up, depth, inner, outer, footprint)
