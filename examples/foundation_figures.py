@@ -24,6 +24,7 @@ from torch import Tensor
 from sutura.data.captions import WordVocabulary
 from sutura.data.scenes import captions
 from sutura.data.world_vqa import ScenePicture
+from sutura.encoders.catalog import zoo_root
 from sutura.encoders.own_text import load_run
 from sutura.losses.contrastive import clip_loss, likeness, sigmoid_loss
 from sutura.models.clip import CLIP, TextTransformer
@@ -31,7 +32,6 @@ from sutura.models.vit import ViT
 from sutura.models.zoo_format import load_zoo_vit
 from sutura.nn.masking import BlockMask, MultiBlock, RandomMask
 from sutura.nn.patch import patchify, unpatchify
-from sutura.train.zoo import zoo_folder
 
 SHOWN = ("supervised", "clip", "siglip", "mae", "eva", "ijepa")
 SEEN, PREDICTED, BLUE = "#A6D8F5", "#D55E00", "#0072B2"
@@ -49,9 +49,9 @@ def pictures(count: int, split: str = "test", objects: tuple[int, int] = (4, 6))
 def members() -> dict[str, tuple[ViT, Tensor, Tensor]]:
     """Encoders by name with the mean and deviation of their colours; the untrained one first."""
     loaded = {
-        name: load_zoo_vit(zoo_folder() / name)
+        name: load_zoo_vit(zoo_root() / name)
         for name in SHOWN
-        if (zoo_folder() / name / "model.safetensors").is_file()
+        if (zoo_root() / name / "model.safetensors").is_file()
     }
     _, some = next(iter(loaded.values()))
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from losses.gradients import with_gradients
-from sutura.losses.contrastive import Negatives, Pairs, clip_loss, sigmoid_loss
+from sutura.losses.contrastive import Negatives, Pairs, clip_loss, clip_loss_beyond, sigmoid_loss
 
 ALL = slice(None)
 
@@ -122,8 +122,13 @@ def test_smoothing_is_torchs_in_both_directions_with_and_without_a_queue(kept):
     scale = torch.tensor(1.0, requires_grad=True)
     inputs = [*embeddings(4), scale]
     more = [torch.randn(kept, 6, generator=torch.Generator().manual_seed(i)) for i in (1, 2)]
-    negatives = Negatives(*more) if kept else None
-    ours = clip_loss(*inputs, smoothing=0.05, negatives=negatives)
+
+    def loss(smoothing):
+        if not kept:
+            return clip_loss(*inputs, smoothing)
+        return clip_loss_beyond(*inputs, Negatives(*more), smoothing)
+
+    ours = loss(0.05)
     own, total = torch.arange(4), 0.0
     for mine, others, beyond in ((inputs[0], inputs[1], more[1]), (inputs[1], inputs[0], more[0])):
         everything = F.normalize(torch.cat([others, beyond]), dim=1)
@@ -132,7 +137,7 @@ def test_smoothing_is_torchs_in_both_directions_with_and_without_a_queue(kept):
     torch.testing.assert_close(
         with_gradients(ours, inputs), with_gradients(total, inputs), atol=1e-5, rtol=1e-5
     )
-    assert float(ours.detach()) != pytest.approx(float(clip_loss(*inputs, negatives=negatives).detach()))
+    assert float(ours.detach()) != pytest.approx(float(loss(0.0).detach()))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -143,12 +148,13 @@ def test_a_kept_pair_of_the_same_picture_is_no_negative(smoothing):
     same = torch.zeros(3, 4, dtype=torch.bool)
     same[:, 2:] = True
     value, *gradients = with_gradients(
-        clip_loss(image, text, scale, smoothing, Negatives(kept_images, kept_texts, same)), [image, text]
+        clip_loss_beyond(image, text, scale, Negatives(kept_images, kept_texts, same), smoothing),
+        [image, text],
     )
-    left = clip_loss(image, text, scale, smoothing, Negatives(kept_images[:2], kept_texts[:2]))
+    left = clip_loss_beyond(image, text, scale, Negatives(kept_images[:2], kept_texts[:2]), smoothing)
     torch.testing.assert_close([value, *gradients], with_gradients(left, [image, text]), atol=1e-5, rtol=1e-5)
     nothing = torch.ones(8, 6)
-    told = clip_loss(nothing[:3], nothing[:3], scale, smoothing, Negatives(nothing, nothing))
+    told = clip_loss_beyond(nothing[:3], nothing[:3], scale, Negatives(nothing, nothing), smoothing)
     assert float(told) == pytest.approx(math.log(11), rel=1e-5)
 
 

@@ -269,7 +269,7 @@ def test_a_handful_of_pairs_is_learned_by_heart(toy):
         "data.source.captions_each=1",
         "data.train_limit=8",
         "batch=8",
-        "epochs=120",
+        "epochs=240",
         "phases=[{alpha: 0.1}]",
         "loss.smoothing=0",
         "look.every=0",

@@ -30,7 +30,6 @@ def clip_loss(
     text: Float[Tensor, "batch dim"],
     log_scale: Float[Tensor, ""],
     smoothing: float = 0.0,
-    negatives: Negatives | None = None,
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE of image and text embeddings.
 
@@ -42,11 +41,9 @@ def clip_loss(
         text: row i describes picture i; every other row counts as wrong for it.
         log_scale: log of the inverse temperature, unitless.
         smoothing: share of a row's weight that goes to all its candidates alike, as in torch's cross-entropy.
-        negatives: further candidates, none of which is right; they get no gradient.
 
     Returns:
-        Nats, mean over the batch and over both directions; log(batch) for embeddings that tell nothing, or
-        log(batch + kept) with further negatives.
+        Nats, mean over the batch and over both directions; log(batch) for embeddings that tell nothing.
 
     Raises:
         ValueError: fewer than two pairs, where there is nothing to tell apart; a smoothing outside of [0, 1).
@@ -56,22 +53,47 @@ def clip_loss(
     Differs: computed in float32 whatever the inputs, under autocast too.
     """
     at_least_two_pairs(len(image))
-    _share(smoothing)
+    logits = log_scale.float().exp() * likeness(image, text)  # pictures × texts
+    return (_own(logits, smoothing) + _own(logits.T, smoothing)) / 2
+
+
+def clip_loss_beyond(
+    image: Float[Tensor, "batch dim"],
+    text: Float[Tensor, "batch dim"],
+    log_scale: Float[Tensor, ""],
+    negatives: Negatives,
+    smoothing: float = 0.0,
+) -> Float[Tensor, ""]:
+    """`clip_loss` where the batch is told apart from more pictures and texts than its own.
+
+    Args:
+        image: one embedding a picture; normalised here.
+        text: row i describes picture i.
+        log_scale: log of the inverse temperature, unitless.
+        negatives: further candidates, none of which is right; they get no gradient.
+        smoothing: as in `clip_loss`.
+
+    Returns:
+        Nats; log(batch + kept) for embeddings that tell nothing.
+
+    Raises:
+        ValueError: as `clip_loss`.
+
+    Source: He et al. 2020, arXiv:1911.05722, section 3.1, for a queue of negatives.
+    """
+    at_least_two_pairs(len(image))
     scale = log_scale.float().exp()
     logits = scale * likeness(image, text)  # pictures × texts
-    if negatives is None:
-        return (_own(logits, None, smoothing) + _own(logits.T, None, smoothing)) / 2
-    total = 0.0
-    for mine, within, kept in ((image, logits, negatives.texts), (text, logits.T, negatives.images)):
-        beyond = scale * likeness(mine, kept.detach())  # rows × kept
-        total = total + _own(torch.cat([within, beyond], dim=1), negatives.same, smoothing)
-    return torch.as_tensor(total) / 2
+    to_texts = torch.cat([logits, scale * likeness(image, negatives.texts.detach())], dim=1)
+    to_images = torch.cat([logits.T, scale * likeness(text, negatives.images.detach())], dim=1)
+    return (_own(to_texts, smoothing, negatives.same) + _own(to_images, smoothing, negatives.same)) / 2
 
 
 def _own(
-    logits: Float[Tensor, "rows candidates"], same: Bool[Tensor, "rows kept"] | None, smoothing: float
+    logits: Float[Tensor, "rows candidates"], smoothing: float, same: Bool[Tensor, "rows kept"] | None = None
 ) -> Float[Tensor, ""]:
     """Cross-entropy of row i for candidate i; the last candidates are left out of a row where they are the `same`."""
+    _share(smoothing)
     own = torch.arange(len(logits), device=logits.device)
     if same is None:
         return F.cross_entropy(logits, own, label_smoothing=smoothing)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sutura.losses.collapse import variance_loss
-from sutura.losses.contrastive import clip_loss, sigmoid_loss
+from sutura.losses.contrastive import Negatives, clip_loss, clip_loss_beyond, sigmoid_loss
 from sutura.losses.queue import NegativeQueue
 from sutura.losses.ranking import hardest_negative_loss
 from sutura.models.momentum import MomentumTowers
@@ -160,9 +160,13 @@ class AlignObjective:
             )
         return terms
 
-    def _contrast(self, model: AlignVLJEPA, image: Tensor, text: Tensor, positives: Tensor, kept) -> Tensor:
+    def _contrast(
+        self, model: AlignVLJEPA, image: Tensor, text: Tensor, positives: Tensor, kept: Negatives | None
+    ) -> Tensor:
         if self.loss.contrastive == "infonce":
-            return clip_loss(image, text, model.log_scale, self.loss.smoothing, kept)
+            if kept is None:
+                return clip_loss(image, text, model.log_scale, self.loss.smoothing)
+            return clip_loss_beyond(image, text, model.log_scale, kept, self.loss.smoothing)
         assert model.bias is not None
         return sigmoid_loss(image, text, model.log_scale, model.bias, positives, self.loss.smoothing)
 
