@@ -19,7 +19,9 @@ END = 9
 IDS = torch.tensor([[3, 4, END, 0], [2, 5, 6, END], [7, END, 0, 0]])
 
 
-def tiny(predicts: bool = True, bias: float | None = None, bert: bool = False, heads=ClipHead) -> AlignVLJEPA:
+def tiny(
+    predicts: bool = True, bias: float | None = None, bert: bool = False, heads=ClipHead, dim: int = 5
+) -> AlignVLJEPA:
     vision = ViT(16, 4, 12, 2, 3, cls=True, pooling="cls")
     text = TextEncoder(10, 6, 8, 1, 2, pad_id=0) if bert else TextTransformer(10, 6, 8, 1, 2, end_id=END)
     predictor = Predictor((4, 4), 12, 8, 1, 2) if predicts else None
@@ -27,7 +29,7 @@ def tiny(predicts: bool = True, bias: float | None = None, bert: bool = False, h
         if part is not None:
             initialise(part, torch.Generator().manual_seed(i))
     torch.manual_seed(0)
-    return AlignVLJEPA(vision, text, predictor, heads(12, 5), heads(8, 5), math.log(10), bias)
+    return AlignVLJEPA(vision, text, predictor, heads(12, dim), heads(8, dim), math.log(10), bias)
 
 
 def batch_of(pictures: int = 3):
@@ -119,7 +121,7 @@ def test_forward_names_what_the_single_calls_give(bert):
 
 @pytest.mark.parametrize("kind", ["infonce", "sigmoid"])
 def test_a_handful_of_pairs_is_learned_while_patches_are_predicted(kind):
-    model = tiny(bias=None if kind == "infonce" else -2.0, bert=kind == "sigmoid", heads=mlp_head)
+    model = tiny(bias=None if kind == "infonce" else -2.0, bert=kind == "sigmoid", heads=mlp_head, dim=16)
     with torch.no_grad():
         model.text.words.weight.mul_(5.0)  # so that words differ from the first step on
     draw = torch.Generator().manual_seed(0)

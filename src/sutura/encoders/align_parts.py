@@ -135,7 +135,8 @@ def _distilbert(folder: Path) -> Any:
 
     find_weights(folder, ("model.safetensors", "model.safetensors.index.json"))
     try:
-        model, info = DistilBertModel.from_pretrained(
+        library: Any = DistilBertModel
+        model, info = library.from_pretrained(
             str(folder),
             dtype=torch.float32,
             use_safetensors=True,

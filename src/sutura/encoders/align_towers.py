@@ -15,7 +15,7 @@ from sutura.models.keymap import KeyMap
 from sutura.models.text_encoder import TextEncoder
 from sutura.models.vit import ViT
 from sutura.models.weights import open_clip_clip, timm_vit, transformers_clip, transformers_distilbert
-from sutura.nn.position import resample_positions
+from sutura.nn.position import resample_positions, sincos_positions
 
 #: The largest difference of outputs, as a share of the largest output, that is taken for rounding.
 ROUNDING = 2e-4
@@ -101,7 +101,8 @@ def from_timm(model: Any, what: str) -> tuple[ViT, Args]:
         raise UserError(
             f"{what} pools by {model.global_pool!r}; a start pools by its CLS token or the mean of its patches."
         )
-    block, embed = model.blocks[0], model.patch_embed
+    block: Any = model.blocks[0]
+    embed = model.patch_embed
     pre_norm = not isinstance(model.norm_pre, nn.Identity)
     args = {
         "image_size": embed.img_size[0],
@@ -188,7 +189,8 @@ def compare(ours: Callable[[Any], Tensor], theirs: Callable[[Any], Tensor], give
 
 
 def at_size(vit: ViT, args: Args, image_size: int) -> Args:
-    """Bring a tower to pictures of another side, its positions interpolated as it does it itself at run time.
+    """Bring a tower to pictures of another side: learned positions are interpolated, as it does it itself at run time,
+    and a fixed table is made anew.
 
     Raises:
         UserError: the side is not a multiple of the patch size.
@@ -198,9 +200,12 @@ def at_size(vit: ViT, args: Args, image_size: int) -> Args:
     if image_size % vit.patch_size:
         raise UserError(f"image_size={image_size} is not a multiple of the patch size {vit.patch_size}.")
     side = image_size // vit.patch_size
-    with torch.no_grad():
-        table = resample_positions(vit.positions.detach(), vit.grid, (side, side)).clone()
-    vit.positions = nn.Parameter(table) if isinstance(vit.positions, nn.Parameter) else table
+    tower: Any = vit
+    if isinstance(vit.positions, nn.Parameter):
+        table = resample_positions(vit.positions.detach(), vit.grid, (side, side))
+        tower.positions = nn.Parameter(table.clone())
+    else:
+        tower.positions = sincos_positions((side, side), vit.width)
     vit.image_size, vit.grid = image_size, (side, side)
     return {**args, "image_size": image_size}
 

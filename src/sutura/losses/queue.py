@@ -43,7 +43,7 @@ class NegativeQueue(nn.Module):
         return min(self.size, int(self.seen))
 
     def negatives(self, pictures: Int[Tensor, "batch"]) -> Negatives | None:
-        """All it holds, marked where it is of a picture of the batch; None while it is empty.
+        """All it holds now (not a copy), marked where it is of a picture of the batch; None while it is empty.
 
         Args:
             pictures: a number for the picture of each pair of the batch, 0 or above.
@@ -52,7 +52,7 @@ class NegativeQueue(nn.Module):
         if not held:
             return None
         same = pictures[:, None] == self.pictures[None, :held]
-        return Negatives(self.images[:held].clone(), self.texts[:held].clone(), same)
+        return Negatives(self.images[:held], self.texts[:held], same)
 
     @torch.no_grad()
     def push(
