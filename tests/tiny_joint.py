@@ -20,7 +20,7 @@ from sutura.encoders.text import TwoTower
 from sutura.encoders.transform import from_numbers
 
 SIDE, TILES = 32, 4
-NUMBERS = TransformConfig(image_size=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3)
+NUMBERS = TransformConfig(image_size=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3, resize="squash")
 
 
 def patchwork(number: int, side: int = SIDE) -> Image.Image:
