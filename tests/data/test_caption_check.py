@@ -34,6 +34,8 @@ def test_a_set_without_splits_is_looked_at_whole(tmp_path):
     rows = [{"image": f"{i:04}.png", "text": f"text {i}"} for i in range(12)]
     text = check(lines(tmp_path / "set.jsonl", rows).path, least=8)
     assert "| all | 12 | 12 | 1 | 2, 2, 2 | 0 |" in text
+    (tmp_path / "set.tsv").write_bytes(b"0001.png\tcaf\xe9\n0002.png\ta text\n")
+    assert "- 1 captions hold bytes that are no UTF-8\n    - caf" in check(str(tmp_path / "set.tsv"), least=8)
     divided = check(
         str(tmp_path / "set.jsonl"), ["divide=content", "test_share=0.4", "val_share=0.3"], least=8
     )

@@ -260,6 +260,38 @@ def test_a_files_name_tells_its_split_and_divide_takes_no_notice(tmp_path):
         parse(CaptionSource, {"files": {"train": "x"}, "divide": "content"})
 
 
+def test_lists_of_names_divide_a_set(tmp_path):
+    source = jsonl(tmp_path / "x", same={1: 11})
+    (tmp_path / "karpathy_test.txt").write_text("COCO_val2014_000000000010.jpg\n0011.png\n77\n")
+    listed = source.model_copy(update={"split_lists": {"test": str(tmp_path / "karpathy_test.txt")}})
+    test, train = (load(listed, tmp_path / "cache", split) for split in ("test", "train"))
+    assert test.image_ids == ("0010.png", "0011.png")
+    assert "karpathy_test.txt has 3 pictures of split 'test', the standard one has 5,000" in test.about
+    assert "1 of 3 names in the list of 'test' are not in the set (77)" in test.about
+    assert len(train) == 9  # the other ten, without the copy of a test picture
+    assert train.set_aside.items == {"also in the split 'test'": ["0001.png"]}
+    (tmp_path / "train.txt").write_text("0\n2\n")
+    both = {"train": str(tmp_path / "train.txt"), **listed.split_lists}
+    both = load(source.model_copy(update={"split_lists": both}), tmp_path / "cache")
+    assert both.image_ids == ("0000.png", "0002.png")
+    assert "8 of 12 rows are in no list and are not used" in both.about
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_a_table_of_another_name_than_a_split_is_one_piece(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "data").mkdir()
+    columns = {"image": [{"bytes": png(i), "path": None} for i in range(COUNT)]}
+    columns["text"] = [f"text {i}" if i else None for i in range(COUNT)]
+    pq.write_table(pa.table(columns), tmp_path / "data" / "0000.parquet")
+    source = CaptionSource(path=str(tmp_path), val_share=0.3, test_share=0.3)
+    parts = [load(source, tmp_path / "cache", split) for split in ("train", "val", "test")]
+    assert sum(map(len, parts)) == len(load(source, tmp_path / "cache", "all")) == COUNT - 1
+    assert parts[0].set_aside.items == {"no caption": ["row 0"]}
+
+
 def test_restval_belongs_to_training_only_if_asked(tmp_path):
     source = place(tmp_path / "k", "karpathy")
     path = Path(source.path)
@@ -269,6 +301,7 @@ def test_restval_belongs_to_training_only_if_asked(tmp_path):
     without = load(source, tmp_path / "cache")
     assert len(without) == 4
     assert "2 pictures of `restval` are in no split" in without.about
+    assert "without a split" not in without.about
     whole = load(source.model_copy(update={"restval": True}), tmp_path / "cache")
     assert len(whole) == 6
     assert "2 pictures of `restval` belong to training" in whole.about

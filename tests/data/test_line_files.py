@@ -83,6 +83,12 @@ def test_cocos_annotations_become_a_row_a_picture(tmp_path):
     path.write_text(json.dumps({"images": images, "annotations": [{"id": 1, "image_id": 3, "bbox": []}]}))
     with pytest.raises(UserError, match=r"annotations without captions \(id, image_id, bbox\)"):
         read_lines(path, aside, KNOWN)
+    path.write_text(json.dumps({"images": [{"id": 5}], "annotations": []}))
+    with pytest.raises(UserError, match=r"a picture without id or file_name \(id\)"):
+        read_lines(path, aside, KNOWN)
+    path.write_text(json.dumps({"images": ["a.jpg"], "annotations": []}))
+    with pytest.raises(UserError, match="`images` that are no objects"):
+        read_lines(path, aside, KNOWN)
     path.write_text("{}")
     with pytest.raises(UserError, match="no list of JSON objects"):
         read_lines(path, aside, KNOWN)

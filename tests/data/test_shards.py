@@ -58,6 +58,30 @@ def test_members_of_one_name_are_one_picture(folder):
     assert rows.where(3).startswith("train-001.tar")
 
 
+def test_captions_in_json_are_a_text_a_list_or_objects_and_a_name_stands_once(tmp_path):
+    members = {
+        "1.png": png("red"),
+        "1.json": json.dumps({"captions": [{"raw": "one"}, {"raw": " "}, {"raw": "two"}]}).encode(),
+        "2.png": png("blue"),
+        "2.json": json.dumps({"text": "three"}).encode(),
+        "3.png": png("lime"),
+        "3.txt": "four\u2028still four\r\nfive\n".encode(),
+    }
+    write(tmp_path / "a.tar", members)
+    with tarfile.open(tmp_path / "a.tar", "a") as tar:
+        info = tarfile.TarInfo("2.png")
+        info.size = len(png("red"))
+        tar.addfile(info, io.BytesIO(png("red")))
+    rows = ShardRows([tmp_path / "a.tar"], {}, ("caption",))
+    assert [rows.captions(i) for i in range(3)] == [
+        ["one", "two"],
+        ["three"],
+        ["four\u2028still four", "five"],
+    ]
+    assert rows.set_aside.items == {"a second member of one name": ["a.tar:2.png"]}
+    assert decode(rows.picture(1)).getpixel((3, 3)) == (0, 0, 255)  # the first one
+
+
 def test_other_member_names_are_told_by_columns(folder):
     rows = ShardRows(shard_files(folder, "train"), {"label": "json.n", "image": "png"}, ())
     assert rows.labels == [None, None, 4, None]

@@ -127,6 +127,9 @@ def test_shards_are_counted_and_read_as_they_are(tmp_path):
     # The table beside each shard does not make the folder a table.
     data = load_image_texts(CaptionSource(path=str(folder)), split="all", side=8, cache=tmp_path / "cache")
     assert data.captions == (("a red field",),)
+    (folder / "00001.tar").write_bytes((folder / "00000.tar").read_bytes()[:700])
+    with pytest.raises(UserError, match=r"1 of 2 shards are not whole: 00001\.tar .* Run the download again"):
+        take_stock(tmp_path)
     (folder / "00000.tar").unlink()
     shard(folder / "00001.tar", {"1.jpg": png(), "1.txt": b"text"})
     assert "img2dataset counts 2 as saved; 1 are here" in take_stock(tmp_path).text()

@@ -87,6 +87,10 @@ def _findings(split: str, data: ImageTexts, show: int) -> list[str]:
         lines += [f"    - {item}" for item in items[:show]] + ["    - …"] * (len(items) > show)
     lines += _doubles("pictures stand there under more than one name", data.content, data.image_ids, show)
     texts = Counter(text for own in data.captions for text in own)
+    broken = [text for text in texts if "\ufffd" in text]
+    if broken:
+        lines.append(f"- {len(broken):,} captions hold bytes that are no UTF-8")
+        lines += [f"    - {text[:80]}" for text in broken[:show]]
     again = [(text, count) for text, count in texts.most_common(show) if count > 1]
     if again:
         total = sum(count for count in texts.values() if count > 1)

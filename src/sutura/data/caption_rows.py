@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sutura.core.hashing import fingerprint_bytes
 from sutura.data.images import BadPicture
+from sutura.data.manifest import texts_of
 from sutura.data.picture_rows import Rows
 from sutura.data.samples import SetAside
 
@@ -69,7 +70,8 @@ def gather_captions(
     known: dict[str, int] = {}
     owner: dict[str, tuple[str, int]] = {}
     for row in which:
-        cell, own = rows.caption_cell(row), rows.captions(row)
+        cell = rows.caption_cell(row)
+        own = texts_of(cell)
         if not own:
             aside.add("no caption", rows.where(row))
             continue

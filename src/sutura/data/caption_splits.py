@@ -101,13 +101,15 @@ class Splits:
             lists = SplitLists({our_name(split): file for split, file in self.source.split_lists.items()})
             found = lists.assign(names)
             self.notes += lists.notes
-            return found
+            return self._counted(found, "in no list")
         told = [our_name(rows.split(row)) for row in range(len(rows))]
         if not any(told):
-            return (_said(self.source.path) or [""])[:1] * len(rows)
+            split = (_said(self.source.path) or [""])[0]
+            self._note_count(self.source.path, layout, split, len(rows))
+            return [split] * len(rows)
         for split in dict.fromkeys(told) if layout.startswith("karpathy") else ():
-            note = another_count(self.source.path, layout, split, told.count(split))
-            self.notes += [note] if note else []
+            self._note_count(self.source.path, layout, split, told.count(split))
+        told = self._counted(told, "without a split")
         extra = told.count("restval")
         if extra and self.source.restval:
             told = ["train" if split == "restval" else split for split in told]
@@ -119,6 +121,15 @@ class Splits:
             )
             told = ["" if split == "restval" else split for split in told]
         return told
+
+    def _counted(self, told: list[str], what: str) -> list[str]:
+        left = told.count("")
+        self.notes += [f"{left:,} of {len(told):,} rows are {what} and are not used"] if left else []
+        return told
+
+    def _note_count(self, path: str, layout: str, split: str, count: int) -> None:
+        note = another_count(path, layout, split, count) if layout.startswith(("coco", "karpathy")) else ""
+        self.notes += [note] if note and note not in self.notes else []
 
     def open(self, split: str) -> tuple[NamedRows, list[int]]:
         """Rows of a split, and which of them belong to it; where content decides, and for `all`, every row.
@@ -137,9 +148,8 @@ class Splits:
             )
         if self._apart:
             rows = self._open(self._apart[split])
-            note = another_count(self.source.files.get(split, self.source.path), "", split, len(rows))
-            if note and getattr(rows, "layout", "") == "coco":
-                self.notes.append(note)
+            if getattr(rows, "layout", "") == "coco":
+                self._note_count(self.source.files[self._apart[split]], "coco", split, len(rows))
             return rows, list(range(len(rows)))
         rows = self._whole()
         return rows, [row for row, told in enumerate(self._of_row) if told == split]
@@ -174,7 +184,12 @@ class Splits:
 
 
 def _said(path: str) -> list[str]:
-    """The split that a file's name tells: `val` of captions_val2017.json, `train` of train-0000.parquet."""
+    """The split that a file's name tells: `val` of captions_val2017.json, `train` of train-0000.parquet.
+
+    A folder's name tells none: people call folders `test` that they try things in.
+    """
+    if not Path(path).expanduser().is_file():
+        return []
     words = re.split(r"[-_.\d\s]+", Path(path).stem.lower())
     return [our_name(word) for word in words if our_name(word) in _KNOWN][:1]
 

@@ -95,8 +95,13 @@ def _counts(folder: Path) -> tuple[int, dict[str, int]]:
 def _shards(folder: Path, inner: Path, shards: list[Path], asked: int, failed: dict[str, int]) -> Downloaded:
     aside, pictures = SetAside(), 0
     lines = ["shard\tbytes\tpictures\twithout caption"]
+    broken: list[str] = []
     for shard in shards:
-        rows = ShardRows([shard], {}, ())
+        try:
+            rows = ShardRows([shard], {}, ())
+        except UserError as error:
+            broken.append(str(error))
+            continue
         without = [row for row in range(len(rows)) if not rows.captions(row)]
         aside.include(rows.set_aside)
         for row in without:
@@ -104,6 +109,11 @@ def _shards(folder: Path, inner: Path, shards: list[Path], asked: int, failed: d
         pictures += len(rows) - len(without)
         place = shard.relative_to(folder).as_posix()
         lines.append(f"{place}\t{shard.stat().st_size}\t{len(rows)}\t{len(without)}")
+    if broken:
+        raise UserError(
+            f"{len(broken):,} of {len(shards):,} shards are not whole: {' '.join(broken[:3])} Run the download again "
+            "(it makes a shard anew whose *_stats.json is missing), or remove them."
+        )
     if not pictures:
         raise UserError(
             f"The {len(shards):,} shards in {inner} hold no picture with a caption: {aside.summary()}."

@@ -53,6 +53,10 @@ def read_lines(path: Path, aside: SetAside, known: Sequence[str], base: Path | N
     except json.JSONDecodeError as error:
         raise UserError(f"{path.name} is not JSON: {error}") from None
     if isinstance(values, dict) and isinstance(values.get("images"), list):
+        if not all(isinstance(image, dict) for image in values["images"]):
+            raise UserError(
+                f"{path.name} has `images` that are no objects; COCO's and Karpathy's files hold objects."
+            )
         if "annotations" in values:
             return Lines(_coco(path.name, values, aside), "coco")
         if any("sentences" in image for image in values["images"][:1]):
@@ -108,6 +112,14 @@ def _coco(name: str, values: dict[str, Any], aside: SetAside) -> list[tuple[int,
             f"{name} has annotations without captions ({', '.join(notes[0])}). COCO's captions are in "
             "captions_train2017.json and captions_val2017.json."
         )
+    without = next(
+        (image for image in values["images"] if "id" not in image or "file_name" not in image), None
+    )
+    if without is not None:
+        raise UserError(
+            f"{name} has a picture without id or file_name ({', '.join(without) or 'nothing'}); COCO's annotations "
+            "have both for each."
+        )
     texts: dict[Any, list[str]] = {image["id"]: [] for image in values["images"]}
     for note in sorted(notes, key=lambda note: note.get("id", 0)):
         if note.get("image_id") in texts:
@@ -117,7 +129,7 @@ def _coco(name: str, values: dict[str, Any], aside: SetAside) -> list[tuple[int,
     return [
         (
             place,
-            {"image": image.get("file_name"), "image_id": image["id"], "caption": texts[image["id"]]},
+            {"image": image["file_name"], "image_id": image["id"], "caption": texts[image["id"]]},
         )
         for place, image in enumerate(values["images"], start=1)
     ]
@@ -142,7 +154,7 @@ def _karpathy(values: dict[str, Any], base: Path) -> list[tuple[int, dict[str, A
                     "image": found.get(_COCO_NAME.sub("", name), path),
                     "image_id": image.get("cocoid", image.get("imgid")),
                     "split": image.get("split"),
-                    "caption": [text_of(sentence.get("raw")) for sentence in image["sentences"]],
+                    "caption": [text_of(sentence.get("raw")) for sentence in image.get("sentences", ())],
                 },
             )
         )

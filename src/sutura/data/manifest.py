@@ -62,6 +62,8 @@ def texts_of(value: Any) -> list[str]:
     for one in value if isinstance(value, list | tuple) else [value]:
         if isinstance(one, dict):
             one = next((one[key] for key in ("caption", "raw", "text") if key in one), None)
+        if isinstance(one, float) and one != one:
+            one = None  # how pandas writes nothing
         texts.append(text_of(one))
     return [text for text in texts if text]
 

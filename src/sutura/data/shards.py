@@ -10,6 +10,7 @@ import json
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,10 +97,18 @@ class ShardRows:
                 raise UserError(
                     f"No picture of {self.files[0].name} has a caption. {self._advice('caption')}"
                 )
-        self.labels = [self._label(row) for row in range(len(self))]
         self.stamp = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in self.files] + [
             sorted(columns.items())
         ]
+
+    @property
+    def labels(self) -> Sequence[Any]:
+        """Of every picture; read when they are first asked for."""
+        return self._labels
+
+    @cached_property
+    def _labels(self) -> list[Any]:
+        return [self._label(row) for row in range(len(self))]
 
     def _index(self, number: int, file: Path) -> list[list[int]]:
         found: dict[str, dict[str, Member]] = {}
