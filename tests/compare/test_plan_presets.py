@@ -35,7 +35,7 @@ from sutura.encoders import EncoderConfig, load_encoder
 from sutura.encoders.outline import EncoderOutline, outline_encoder
 from sutura.stitch.language_rows import BY_ID
 
-COMPARISONS = [name for name in preset_names() if not name.startswith(("pretrain/", "zoo/"))]
+COMPARISONS = [name for name in preset_names() if not name.startswith(("pretrain/", "zoo/", "jepa/"))]
 STUDIES = {
     "cocoqa-0.5b": {"clip": 2_805_504, "vit": 2_805_504, "ijepa": 3_035_392},
     "vqav2-1.5b": {"clip": 6_116_352, "vit": 6_116_352, "ijepa": 6_510_080},
