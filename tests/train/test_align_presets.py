@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sutura.core.config import apply_overrides, parse, preset_names, read_preset
+from sutura.core.errors import UserError
 from sutura.nn.masking import RectangleMask
 from sutura.train.align import PLACES, AlignObjective
 from sutura.train.align_build import Towers, head_rates
@@ -111,3 +112,9 @@ def test_headers_say_command_time_and_licence_or_source(name):
     assert any(f"sutura jepa train --preset jepa/{name}" in line for line in header)
     assert any(line.startswith("# time") for line in header)
     assert all(len(line) <= 140 for line in header)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_unknown_keys_are_refused(name):
+    with pytest.raises(UserError, match=r"optmi: unknown key"):
+        config_of(name, "optmi.lr=0.1")

@@ -98,6 +98,25 @@ def test_dropout_is_drawn_again_as_before(tmp_path):
     assert all(torch.allclose(found[name], wanted[name], atol=1e-5) for name in wanted)
 
 
+class Halves(Plain):
+    def autocast(self):
+        return torch.autocast("cpu", torch.bfloat16)
+
+
+def test_in_half_precision_no_gradient_is_lost(tmp_path):
+    """Autocast keeps the weights it has cast; cast in the pass without a graph, they would get no gradient."""
+    planned = tiny_plan([PHASE])
+    training = AlignTraining(tiny_model())
+    objective = objective_of(planned, LossConfig())
+    CachedStep(objective)(training, tiny_feed(tmp_path, planned, micro_batch=4).micro_batches(0), 0, Plain())
+    whole = gradients(training)
+    CachedStep(objective)(training, tiny_feed(tmp_path, planned, micro_batch=4).micro_batches(0), 0, Halves())
+    halves = gradients(training)
+    assert halves.keys() == whole.keys()
+    one, other = (torch.cat([found[name].flatten() for name in whole]) for found in (whole, halves))
+    assert float(torch.nn.functional.cosine_similarity(one, other, dim=0)) > 0.98
+
+
 def test_random_state_is_the_same_inside_and_untouched_outside():
     state, drop = RandomState.now(torch.device("cpu")), nn.Dropout(0.5)
     first, after = drop(torch.ones(50)), torch.get_rng_state()
