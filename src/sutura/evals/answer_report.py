@@ -37,7 +37,7 @@ def page(report: Mapping[str, Any], config: AnswerConfig, command: str) -> str:
     if "retrieval" in report:
         parts += ["## Retrieval both ways", _retrieval(report["retrieval"], config)]
     if "streams" in report:
-        parts += ["## Selective decoding", _streams(report["streams"])]
+        parts += ["## Selective decoding", curves(report["streams"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -117,7 +117,8 @@ def _retrieval(found: Mapping[str, Any], config: AnswerConfig) -> str:
     )
 
 
-def _streams(found: Mapping[str, Any]) -> str:
+def curves(found: Mapping[str, Any]) -> str:
+    """Selective decoding as `decode_streams` gives it: a table a measure of quality."""
     said = {
         "whole": "share of frames of which every thing there was named and no other (a thing is its four words)",
         "things": "F1 between the things named and those there",
