@@ -289,9 +289,12 @@ def page(points: Sequence[Mapping[str, Any]], times: Mapping[str, Any], options:
     n = accuracy(scores, Arm(EMBEDDING))
     noise = "training noise is unmeasured" if n.n_seeds == 1 else "intervals over pictures and training seeds"
     ours = settings(options, options.seeds[0])
+    asked = {"--seeds": options.seeds, "--answers": options.answers, "--embedding": options.embedding}
+    words = [f"{name} {' '.join(map(str, given))}" for name, given in asked.items() if given]
     about = (
-        f"`{' '.join(['python', 'benchmarks/embedding_against_tokens.py', *sys.argv[1:]])}`\n\n"
-        f"{n.n_pictures} scenes of the test split, {n.n_items:,} questions, {n.n_seeds} training seeds ({noise}); "
+        f"`python benchmarks/embedding_against_tokens.py {' '.join(words)}`\n\n"
+        f"{n.n_pictures} scenes of the test split, {n.n_items:,} questions, "
+        f"{n.n_seeds} training {'seed' if n.n_seeds == 1 else 'seeds'} ({noise}); "
         f"exact match in percent. Encoder {ours.encoder.display_name()}, {ours.encoder.tokens} tokens, batch "
         f"{ours.feed.batch}, {options.pictures:,} training pictures; on {machine()}. Latency "
         f"with features at hand, {times['threads']} thread, of one question by itself and of {times['together']} "

@@ -22,6 +22,7 @@ from sutura.evals.selective_decoding import (
     summary,
     uniform_segments,
     ward_segments,
+    whole,
 )
 
 WORDS = ("red cube", "blue sphere", "green cylinder", "gray thing")
@@ -101,6 +102,9 @@ def test_quality_counts_whole_things_in_any_order() -> None:
     assert f1("small red metal cube . small red metal cube .", true) == 0.5
     assert f1("large blue rubber cube . small red metal sphere .", true) == 0.0
     assert f1("", true) == 0.0
+    assert whole("sphere rubber blue large . metal small cube red .", true) == 1.0
+    assert whole("small red metal cube .", true) == whole(f"{true} small red metal cube .", true) == 0.0
+    assert quality([true, "small red metal cube ."], [true, true], f1) == pytest.approx(5 / 6)
 
 
 def test_selective_decoding_needs_fewer_where_states_last_unequally_long() -> None:

@@ -142,7 +142,9 @@ def test_it_learns_a_handful(lm: str, tmp_path: Path) -> None:
 
     def moved(prefix: str) -> float:
         found = [
-            (p - before[n]).abs().max() for n, p in built.model.named_parameters() if n.startswith(prefix)
+            (p.detach() - before[n]).abs().max()
+            for n, p in built.model.named_parameters()
+            if n.startswith(prefix)
         ]
         return float(torch.stack(found).max())
 

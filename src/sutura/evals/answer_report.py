@@ -37,7 +37,7 @@ def page(report: Mapping[str, Any], config: AnswerConfig, command: str) -> str:
     if "retrieval" in report:
         parts += ["## Retrieval both ways", _retrieval(report["retrieval"], config)]
     if "streams" in report:
-        parts += ["## Selective decoding", _streams(report["streams"])]
+        parts += ["## Selective decoding", curves(report["streams"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -117,8 +117,23 @@ def _retrieval(found: Mapping[str, Any], config: AnswerConfig) -> str:
     )
 
 
-def _streams(found: Mapping[str, Any]) -> str:
-    head = ("decodes a stream", *WAYS)
+def curves(found: Mapping[str, Any]) -> str:
+    """Selective decoding as `decode_streams` gives it: a table a measure of quality."""
+    said = {
+        "whole": "share of frames of which every thing there was named and no other (a thing is its four words)",
+        "things": "F1 between the things named and those there",
+    }
+    parts = [
+        f"{found['whole']['streams']} streams of {found['frames']} frames; percent, mean over frames, intervals over "
+        f"streams. Texts are the nearest of the {found['candidates']} states of all streams.",
+        "- " + "\n- ".join(f"{way}: {what}" for way, what in WAYS.items()),
+    ]
+    for name, what in said.items():
+        parts += [f"**{what.capitalize()}**", _curve(found[name])]
+    return "\n\n".join(parts)
+
+
+def _curve(found: Mapping[str, Any]) -> str:
     rows = []
     for i, number in enumerate(found["decodes"]):
         cells = [
@@ -128,23 +143,12 @@ def _streams(found: Mapping[str, Any]) -> str:
         rows.append((str(number), *cells))
     low, high = found["uniform needs, interval"]
     gain_low, gain_high = found["gain, interval"]
-    reach = (
-        "more than all frames"
-        if found["uniform needs"] == float("inf")
-        else f"{found['uniform needs']:.2f} ×"
-    )
-    return "\n\n".join(
-        [
-            f"{found['streams']} streams of {found['frames']} frames; quality is the F1 between the things said of a "
-            "frame and those in it (a thing is its four words, all right or wrong), in percent, mean over frames. "
-            "Texts are the nearest of the "
-            f"{found['candidates']} states of all streams; one by lot scores {100 * found['a candidate by lot']:.1f}. "
-            "Intervals over streams.",
-            table(head, rows),
-            "- " + "\n- ".join(f"{way}: {what}" for way, what in WAYS.items()),
-            f"At {found['at']} decodes selective decoding is {100 * found['gain']:+.1f} points [{100 * gain_low:+.1f}, "
-            f"{100 * gain_high:+.1f}] above uniform decoding, which needs {reach} as many decodes for the same quality "
-            f"[{low:.2f}, {high:.2f}]. Cut at the true changes ({found['true changes']['decodes']:.1f} decodes): "
-            f"{100 * found['true changes']['quality']:.1f}.",
-        ]
+    never = found["uniform needs"] == float("inf")
+    reach = "never reaches it" if never else f"needs {found['uniform needs']:.2f} × as many for the same"
+    true, lot = found["true changes"], found["a candidate by lot"]
+    return (
+        f"{table(('decodes a stream', *WAYS), rows)}\n\n"
+        f"At {found['at']} decodes selective decoding is {100 * found['gain']:+.1f} points [{100 * gain_low:+.1f}, "
+        f"{100 * gain_high:+.1f}] above uniform decoding, which {reach} [{low:.2f}, {high:.2f}]. Cut at the true "
+        f"changes ({true['decodes']:.1f} decodes): {100 * true['quality']:.1f}. A candidate by lot: {100 * lot:.1f}."
     )

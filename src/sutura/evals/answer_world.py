@@ -15,7 +15,7 @@ from sutura.data.vqa import load_vqa
 from sutura.data.world_vqa import ScenePicture
 from sutura.evals.answer_inputs import Inputs, encode_arrays, features_of
 from sutura.evals.answer_tasks import classify, embed_texts, predict, share, world_classes
-from sutura.evals.selective_decoding import Watched, curve, nearest_text, quality, summary
+from sutura.evals.selective_decoding import Watched, curve, f1, nearest_text, quality, summary, whole
 from sutura.train.answer import AnswerModel
 from sutura.train.answer_config import AnswerConfig
 
@@ -94,40 +94,28 @@ def retrieve(built: AnswerModel, config: AnswerConfig, inputs: Inputs) -> dict[s
 def watch_streams(
     built: AnswerModel, config: AnswerConfig, inputs: Inputs
 ) -> tuple[list[Watched], list[str]]:
-    """The world's streams as the model sees them, and the candidate texts: every state of every stream.
-
-    Frames without a change to the one before are encoded once.
-    """
+    """The world's streams as the model sees them, and the candidate texts: every state of every stream."""
     streams = make_streams(config.test.seed, config.tasks.streams, config.tasks.frames)
     watched = []
     for stream in streams:
-        scenes = list(dict.fromkeys(stream.frames))
-        place = {scene: i for i, scene in enumerate(scenes)}
-        pixels = stream.pictures(config.test.image_size)
-        first = {scene: i for i, scene in reversed(list(enumerate(stream.frames)))}
-        features = encode_arrays(inputs.encoder, pixels[[first[scene] for scene in scenes]], config.features)
-        asked = [(str(i), config.tasks.describe) for i in range(len(scenes))]
+        features = encode_arrays(inputs.encoder, stream.pictures(config.test.image_size), config.features)
+        asked = [(str(frame), config.tasks.describe) for frame in range(len(stream))]
         rows = predict(built, lambda names, f=features: f[[int(n) for n in names]], asked, config.tasks.batch)
-        which = [place[scene] for scene in stream.frames]
-        watched.append(Watched(rows.numpy()[which], stream.captions(), stream.changes))
+        watched.append(Watched(rows.numpy(), stream.captions(), stream.changes))
     return watched, state_texts(streams)
 
 
 def decode_streams(built: AnswerModel, config: AnswerConfig, inputs: Inputs) -> dict[str, Any]:
-    """The curve of decoding operations against quality, by way of decoding."""
+    """The curve of decoding operations against quality, by way of decoding: whole states, and things named."""
     watched, texts = watch_streams(built, config, inputs)
     decode = nearest_text(texts, embed_texts(built, texts, config.tasks.batch).numpy())
-    found = curve(watched, decode, config.tasks.decodes, config.seed)
     changes = float(np.mean([len(stream.changes) + 1 for stream in watched]))
-    at = min(found["decodes"], key=lambda number: abs(number - changes))
-    told = summary(found, at, config.seed)
     draw = np.random.default_rng(0)
-    lots = [
-        quality([texts[i] for i in draw.integers(len(texts), size=len(s.truth))], s.truth) for s in watched
-    ]
-    return {
-        **told,
-        "candidates": len(texts),
-        "frames": config.tasks.frames,
-        "a candidate by lot": float(np.mean(lots)),
-    }
+    by_lot = [[texts[i] for i in draw.integers(len(texts), size=len(s.truth))] for s in watched]
+    told: dict[str, Any] = {"candidates": len(texts), "frames": config.tasks.frames}
+    for name, score in (("whole", whole), ("things", f1)):
+        found = curve(watched, decode, config.tasks.decodes, config.seed, score)
+        at = min(found["decodes"], key=lambda number: abs(number - changes))
+        lot = [quality(said, s.truth, score) for said, s in zip(by_lot, watched, strict=True)]
+        told[name] = {**summary(found, at, config.seed), "a candidate by lot": float(np.mean(lot))}
+    return told

@@ -125,9 +125,18 @@ def f1(said: str, true: str) -> float:
     return 2 * shared / (found.total() + wanted.total()) if shared else 0.0
 
 
-def quality(told: Sequence[str], truth: Sequence[str]) -> float:
-    """Mean over frames of the F1 between the things said and those there."""
-    return float(np.mean([f1(said, true) for said, true in zip(told, truth, strict=True)]))
+def whole(said: str, true: str) -> float:
+    """1 where all things there were named and no other."""
+    return float(things(said) == things(true))
+
+
+Score = Callable[[str, str], float]
+"""What was said and what is true of a frame → 0 to 1."""
+
+
+def quality(told: Sequence[str], truth: Sequence[str], score: Score = whole) -> float:
+    """Mean over frames."""
+    return float(np.mean([score(said, true) for said, true in zip(told, truth, strict=True)]))
 
 
 def curve(
@@ -135,6 +144,7 @@ def curve(
     decode: Callable[[Embeddings], Sequence[str]],
     decodes: Sequence[int],
     seed: int = 0,
+    score: Score = whole,
 ) -> dict[str, Any]:
     """Quality against decoding operations a stream, by way of decoding; every stream is scored at every number.
 
@@ -160,12 +170,12 @@ def curve(
             for way, segments in zip(WAYS, (ward, ward, even, even, drawn), strict=True):
                 mean = way not in ("uniform", "selective, middle frame")
                 rows[way].append(
-                    quality(decoded(stream.embeddings, segments, decode, mean=mean), stream.truth)
+                    quality(decoded(stream.embeddings, segments, decode, mean=mean), stream.truth, score)
                 )
         for way, row in rows.items():
             ways[way].append(row)
         true = np.searchsorted(np.asarray(stream.changes), np.arange(len(stream.truth)), side="right")
-        exact.append(quality(decoded(stream.embeddings, true, decode, mean=True), stream.truth))
+        exact.append(quality(decoded(stream.embeddings, true, decode, mean=True), stream.truth, score))
     return {
         "decodes": numbers,
         "ways": ways,

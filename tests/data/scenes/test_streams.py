@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sutura.core.errors import UserError
+from sutura.data.scenes.render import object_numbers
 from sutura.data.scenes.streams import OBJECTS, TRAINED_ON, make_stream, make_streams, state_texts
 from sutura.data.scenes.world import bucket_of, drawn_object, in_order, make_scene, seeded, stands
 
@@ -57,7 +58,7 @@ def test_no_frame_shows_what_was_trained_on() -> None:
         for scene in stream.frames:
             assert bucket_of(scene.objects) not in TRAINED_ON
             assert OBJECTS[0] <= len(scene.objects) <= OBJECTS[1]
-            assert scene.pose == stream.frames[0].pose
+            assert scene.pose[:2] == stream.frames[0].pose[:2]
             assert scene.objects == in_order(scene.objects)
 
 
@@ -72,13 +73,20 @@ def test_every_frame_stands_as_a_scene_must() -> None:
     assert stands((drawn_object(seeded(0, "one"), scene.pose),), scene.pose)
 
 
-def test_pictures_follow_the_frames() -> None:
+def test_light_changes_every_picture_and_moves_nothing() -> None:
+    """Fault: frames of one state that are equal bit for bit cut themselves, whatever the model sees in them."""
     stream = make_stream(0, 0, 16)
-    pictures = stream.pictures(16, threads=1)
-    assert pictures.shape == (16, 16, 16, 3)
+    pictures = stream.pictures(32, threads=1)
+    assert pictures.shape == (16, 32, 32, 3)
+    rests = 0
     for frame in range(1, 16):
-        same = stream.frames[frame].objects == stream.frames[frame - 1].objects
-        assert np.array_equal(pictures[frame], pictures[frame - 1]) == same
+        if stream.frames[frame].objects == stream.frames[frame - 1].objects:
+            rests += 1
+            places = [object_numbers(scene, 32) for scene in stream.frames[frame - 1 : frame + 1]]
+            assert np.array_equal(*places)
+    assert rests > 3
+    assert len({picture.tobytes() for picture in pictures}) >= 15  # two lights may be as good as equal
+    assert np.ptp([scene.pose.light for scene in stream.frames]) > 0.1
 
 
 def test_candidates_are_every_state_once() -> None:

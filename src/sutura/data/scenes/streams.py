@@ -1,7 +1,8 @@
 """Streams of the built-in world: a scene in which objects appear, move and leave, a pure function of (seed, index).
 
-The camera stands still. Between two events nothing changes; a move takes several frames and changes no word of the
-caption, so that what changes in the picture and what changes in words are two things.
+The camera stands still and the light flickers, so that hardly two frames are equal. A move takes several frames and
+changes no word of the caption: what changes in the picture and what changes in words are two things. States last
+unequally long.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sutura.core.errors import UserError
+from sutura.data.scenes.camera import Pose, pose_from
 from sutura.data.scenes.describe import retell
 from sutura.data.scenes.render import render_many
 from sutura.data.scenes.world import (
@@ -31,8 +33,8 @@ from sutura.data.scenes.world import (
 )
 
 Kind = Literal["appear", "leave", "move"]
-#: Frames that nothing happens for between two events, fewest and most.
-REST = (4, 12)
+#: Frames of a state between two events, fewest and most.
+REST = (2, 14)
 #: Frames that a move takes, fewest and most.
 SLIDE = (3, 5)
 #: Objects of a stream's scenes, fewest and most.
@@ -57,7 +59,7 @@ class Stream:
     """Frames in order.
 
     Args:
-        frames: what each shows; all are seen from one pose.
+        frames: what each shows; all are seen from one place, each in a light of its own.
         events: in order.
         seed, index: what it was drawn from.
     """
@@ -125,13 +127,21 @@ def make_stream(seed: int, index: int, frames: int = 64) -> Stream:
         shown += added
         states.append(added[-1])
         events.append(event)
-    scenes = tuple(Scene(objects, first.pose, seed, "stream", index) for objects in shown[:frames])
+    scenes = tuple(
+        Scene(objects, _lit(first.pose, seed, index, frame), seed, "stream", index)
+        for frame, objects in enumerate(shown[:frames])
+    )
     return Stream(scenes, tuple(event for event in events if event.last < frames), seed, index)
 
 
 def make_streams(seed: int, count: int, frames: int = 64) -> list[Stream]:
     """The first `count` streams of a seed."""
     return [make_stream(seed, index, frames) for index in range(count)]
+
+
+def _lit(pose: Pose, seed: int, index: int, frame: int) -> Pose:
+    """The pose in a frame's own light, from the range that scenes are lit in."""
+    return pose._replace(light=pose_from(0.0, 0.0, seeded(seed, "stream light", index, frame).random()).light)
 
 
 def _first_scene(seed: int, index: int) -> Scene:
