@@ -23,7 +23,7 @@ LOWEST := .venv-lowest
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup compare test lint bench docs zoo test-lowest
+.PHONY: help setup compare test lint bench docs jepa-tiny zoo test-lowest
 
 help:
 	@echo "make compare      compare encoders on the built-in world; leaves runs/<name>/report.md"
@@ -32,6 +32,7 @@ help:
 	@echo "make lint         import rules, ruff, types"
 	@echo "make docs         run the snippets and commands of README and docs/"
 	@echo "make bench        speed and memory against references measured in the same run"
+	@echo "make jepa-tiny    train a joint embedding of pictures and captions of the built-in world"
 	@echo "make zoo          train the zoo again from nothing"
 	@echo "make test-lowest  the tests against the lower bounds of pyproject.toml"
 
@@ -78,6 +79,9 @@ docs: $(STAMP)
 # A file with a __main__ part is a benchmark; the others are references they measure against.
 bench: $(STAMP)
 	@for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script; done
+
+jepa-tiny: $(STAMP)
+	@$(BIN)/sutura jepa train --preset jepa/tiny $(ARGS)
 
 zoo: $(STAMP)
 	@$(BIN)/sutura zoo build all $(ARGS)

@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-ROWS = 38
+ROWS = 44
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
