@@ -276,11 +276,11 @@ def _from_run(folder: Path, image_size: int | None, length: int | None) -> Align
         for side, head in heads.items()
         for what, part in (("projection", head.weight), ("shift", head.bias))
     }
-    bias = float(model.bias) if isinstance(model, SigLIP) else None
+    bias = float(model.bias.detach()) if isinstance(model, SigLIP) else None
     return _start(
         (model.vision, args, transform, folder.name),
         (tower, text_args, tokenizer),
-        float(model.log_scale),
+        float(model.log_scale.detach()),
         bias,
         **given,
     )
