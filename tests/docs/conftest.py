@@ -7,6 +7,36 @@ from typing import Any
 
 import pytest
 
+from sutura.core.config import apply_overrides
+
+#: What makes a preset of `sutura jepa` small.
+FEW = {
+    "jepa/tiny": (
+        "data.train_limit=24",
+        "data.look_limit=8",
+        "data.test_limit=8",
+        "batch=8",
+        "epochs=1",
+        "look.pictures=8",
+    ),
+    "jepa/conditioned-tiny": (
+        "pictures.count=16",
+        "pictures.held=8",
+        "passes=16",
+        "batch=8",
+        "micro_batch=8",
+        "probe.data=null",
+    ),
+    "jepa/answer-tiny": (
+        "train.limit=12",
+        "test.limit=4",
+        "feed.epochs=1",
+        "feed.batch=16",
+        "feed.micro_batch=16",
+        "tasks={streams: 2, frames: 16, decodes: [1, 2, 4, 16], classify: 3, gallery: 0, least: 1}",
+    ),
+}
+
 
 @pytest.fixture(scope="session")
 def zoo() -> Path:
@@ -42,10 +72,11 @@ def place(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons keep their config but for size: a few pictures, one seed, one step, this process.
 
-    Plans keep theirs but for the number of encoders: one.
+    Plans keep theirs but for the number of encoders: one. Joint embeddings take a few steps.
     """
     import sutura.compare.plan_text as plans
     import sutura.compare.run as module
+    import sutura.evals.jepa as joint
 
     real = module.run
 
@@ -72,3 +103,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return config.model_copy(update={"encoders": config.encoders[:1]})
 
     monkeypatch.setattr(plans, "settings", settings)
+
+    read = joint.read_preset
+    monkeypatch.setattr(joint, "read_preset", lambda name: apply_overrides(read(name), FEW.get(name, ())))
