@@ -42,6 +42,7 @@ class Built:
         mean, std: of their colours.
         recipe: arguments that rebuild the model, as plain data.
         start: where the towers come from.
+        uncalibrated: SigLIP begins from projections that it did not train, with a scale and bias that nobody chose.
     """
 
     training: AlignTraining
@@ -51,6 +52,7 @@ class Built:
     std: tuple[float, ...]
     recipe: dict[str, Any]
     start: str
+    uncalibrated: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -140,7 +142,14 @@ class Towers:
         }
         told = "random weights" if own else start.name
         return Built(
-            AlignTraining(model, momentum, queue), start.tokenizer, start.image_size, mean, std, recipe, told
+            AlignTraining(model, momentum, queue),
+            start.tokenizer,
+            start.image_size,
+            mean,
+            std,
+            recipe,
+            told,
+            uncalibrated=siglip and self._kept(start) and start.bias is None and c.loss.log_scale is None,
         )
 
     def _random(self, captions: Sequence[str]) -> AlignStart:
@@ -192,11 +201,15 @@ class Towers:
             nn.init.zeros_(last.weight)
         return head
 
+    def _kept(self, start: AlignStart) -> bool:
+        """Whether the embeddings begin as the start's own."""
+        heads = (self.config.image_head, self.config.text_head)
+        return self.start is not None and start.image_projection is not None and "mlp" not in heads
+
     def _scale(self, start: AlignStart, *, siglip: bool) -> tuple[float, float | None]:
         """Where the inverse temperature and the bias start: the start's own only where its projections are kept."""
         c = self.config
-        kept = self.start is not None and start.image_projection is not None and c.image_head != "mlp"
-        own = kept and siglip == (start.bias is not None)
+        own = self._kept(start) and siglip == (start.bias is not None)
         scale = c.loss.log_scale
         if scale is None:
             scale = start.log_scale if own else math.log(10) if siglip else math.log(1 / 0.07)

@@ -76,6 +76,8 @@ class LossConfig(Section):
         log_scale: where the log of the inverse temperature starts; None takes the start's own, else log 10 for
             SigLIP and log(1/0.07) for InfoNCE.
         bias: where SigLIP's bias starts. A batch of tens has few negatives a positive, and suits a smaller one.
+        calibrate: where SigLIP begins from the projections of a model it did not train (a CLIP), and `log_scale` is
+            None, fit both to held-out pairs before the first step; embeddings stay as they are.
     """
 
     contrastive: Literal["siglip", "infonce"] = "siglip"
@@ -84,6 +86,7 @@ class LossConfig(Section):
     margin: float = Field(default=0.2, ge=0)
     log_scale: float | None = None
     bias: float = -10.0
+    calibrate: bool = True
 
 
 class PredictorConfig(Section):

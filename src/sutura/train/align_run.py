@@ -22,6 +22,7 @@ from sutura.nn.masking import RectangleMask
 from sutura.train.align import PLACES, AlignObjective, AlignTraining
 from sutura.train.align_build import Built, Towers, head_rates
 from sutura.train.align_cache import Rows, tower_rows
+from sutura.train.align_calibrate import calibrate
 from sutura.train.align_config import AlignConfig
 from sutura.train.align_feed import AlignFeed
 from sutura.train.align_look import embed_ids, embed_pictures, look
@@ -85,6 +86,9 @@ def prepare(config: AlignConfig) -> Prepared:
     looked = load_image_texts(d.of(d.look_limit), split=d.look, side=size, cache=cache)
     test = load_image_texts(d.of(d.test_limit), split=d.test, side=size, cache=cache)
     built = towers.build([one for own in train.captions for one in own])
+    texts = tokenise(looked, built.tokenizer, cache)
+    if built.uncalibrated and config.loss.calibrate:
+        calibrate(config, built, looked, texts)
     Freezer(built.training, PLACES, planned, config.rates, config.optim.lr, head_rates(config))
     first = {name: weight.detach().clone() for name, weight in saved(built.training.model).items()}
     name = fingerprint(
@@ -103,7 +107,7 @@ def prepare(config: AlignConfig) -> Prepared:
         looked,
         test,
         tokenise(train, built.tokenizer, cache),
-        tokenise(looked, built.tokenizer, cache),
+        texts,
         planned,
         first,
     )
