@@ -157,6 +157,24 @@ def test_cached_towers_give_the_steps_of_live_ones(toy, tmp_path, capsys):
     assert "picture tower is frozen until step 4" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("part", "change"), [("image", "start.vit.heads=4"), ("text", "start.words.heads=4")]
+)
+def test_cached_rows_are_those_of_the_tower_as_it_is_run(toy, part, change):
+    for more in ((), (change,)):  # the same weights, another function
+        ready = prepare(toy(*more))
+        batch = feed_of(ready, torch.device("cpu")).micro_batches(0)[0]
+        model = ready.built.training.model.eval()
+        with torch.no_grad():
+            if part == "image":
+                pixels = torch.from_numpy(np.array(ready.train.pixels[batch.ids])).permute(0, 3, 1, 2) / 255
+                shift, spread = (torch.tensor(v).view(3, 1, 1) for v in (ready.built.mean, ready.built.std))
+                found, live = batch.image_features, model.context_encoder((pixels - shift) / spread)[0]
+            else:
+                found, live = batch.text_features, model.text(ready.texts.rows(batch.text.numpy()))[0]
+        torch.testing.assert_close(found, live, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("change", ["augment.shift=1", "views.local=1", "data.store=20"])
 def test_pictures_that_change_are_never_read_from_a_cache(toy, change):
     ready = prepare(toy(change, "views.size=8"))

@@ -274,7 +274,12 @@ def _image_rows(ready: Prepared, device: torch.device) -> tuple[Rows, int] | Non
         return embed_pictures(lambda pixels: tower(pixels)[0], part, b.mean, b.std, device)
 
     say(f"{ready.config.name}: the picture tower is frozen until step {until}; its output is computed once.")
-    key = [fingerprint_tensors(tower.state_dict()), ready.train.fingerprint, fingerprint([b.mean, b.std])]
+    # The recipe too: equal weights under another activation, or with other heads, give other vectors.
+    key = [
+        fingerprint_tensors(tower.state_dict()),
+        ready.train.fingerprint,
+        fingerprint([b.recipe["vision"], b.size, list(b.mean), list(b.std)]),
+    ]
     return tower_rows(encode, len(ready.train), Path(ready.config.data.cache), key), until
 
 
@@ -292,6 +297,7 @@ def _text_rows(ready: Prepared, device: torch.device) -> tuple[Rows, int] | None
         fingerprint_tensors(tower.state_dict()),
         ready.train.fingerprint,
         ready.built.tokenizer.fingerprint,
+        fingerprint(ready.built.recipe["text"]),
     ]
     return tower_rows(encode, len(texts.ids), Path(ready.config.data.cache), key), until
 
