@@ -11,13 +11,14 @@ import yaml
 from PIL import Image
 
 from sutura.core.checkpoint import load_tensors, read_json
+from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
 from sutura.evals.jepa import train
 from sutura.evals.jepa_align import scored, variants
 from sutura.losses.collapse import effective_rank
 from sutura.train.align_build import recompute
-from sutura.train.align_config import Phase
+from sutura.train.align_config import AlignConfig, Phase
 from sutura.train.align_look import embed_pictures, look
 from sutura.train.align_run import feed_of, follow, prepare, run_align, watch
 from sutura.train.align_saved import load_align
@@ -80,6 +81,9 @@ def test_from_preset_to_report(cache, tmp_path, capsys):
     assert again == text
     assert "nothing to do" in capsys.readouterr().err
     assert bits(folder) == before, "a finished run is never overwritten, --fresh or not"
+    with pytest.raises(UserError, match="is finished"):
+        run_align(prepare(parse(AlignConfig, facts["config"], where="the report")), fresh=True)
+    assert bits(folder) == before
 
 
 def test_resumed_equals_uninterrupted_and_fresh_begins_anew(toy, tmp_path):
@@ -307,6 +311,16 @@ def test_a_handful_of_pairs_is_learned_by_heart(toy):
     assert look(image, text)[0]["picture_to_text"] == 1.0
     rows = list(read_metrics(ready.folder / "metrics.jsonl"))
     assert rows[-1]["contrastive"] < 0.3 * rows[0]["contrastive"]
+
+
+def test_a_frozen_picture_tower_cannot_hide_behind_a_rate_of_0(toy):
+    with pytest.raises(UserError, match=r"rates\.vision"):
+        toy("rates.vision=0")
+
+
+def test_a_ratio_that_hides_all_or_nothing_is_refused_before_anything_runs(toy):
+    with pytest.raises(UserError, match=r"predictor\.ratio: .* hides 0 of"):
+        prepare(toy("predictor.ratio=0.001"))
 
 
 def test_wise_ft_is_a_mean_with_the_start(toy):

@@ -85,6 +85,7 @@ def prepare(config: AlignConfig) -> Prepared:
     looked = load_image_texts(d.of(d.look_limit), split=d.look, side=size, cache=cache)
     test = load_image_texts(d.of(d.test_limit), split=d.test, side=size, cache=cache)
     built = towers.build([one for own in train.captions for one in own])
+    _masks(config, built)
     Freezer(built.training, PLACES, planned, config.rates, config.optim.lr, head_rates(config))
     first = {name: weight.detach().clone() for name, weight in saved(built.training.model).items()}
     name = fingerprint(
@@ -183,8 +184,12 @@ def begin(ready: Prepared, *, fresh: bool, resume: bool) -> bool:
     """Whether there is a checkpoint to go on from; with `fresh`, whatever is there is removed.
 
     Raises:
-        UserError: `resume`, and no checkpoint of this config.
+        UserError: a finished run; `resume`, and no checkpoint of this config.
     """
+    if (ready.folder / "report.json").is_file():
+        raise UserError(
+            f"{ready.folder} is finished, and a finished run is never overwritten; change its name or its seed."
+        )
     if fresh and ready.folder.is_dir():
         shutil.rmtree(ready.folder)
     unfinished = bool(checkpoints_in(ready.folder))
@@ -232,7 +237,6 @@ def negatives(config: AlignConfig) -> str:
 def feed_of(ready: Prepared, device: torch.device) -> AlignFeed:
     """The batches; what a frozen tower will always say is computed first, once."""
     config, built, planned = ready.config, ready.built, ready.plan
-    p = config.predictor
     return AlignFeed(
         ready.train,
         ready.texts,
@@ -243,12 +247,19 @@ def feed_of(ready: Prepared, device: torch.device) -> AlignFeed:
         size=built.size,
         mean=built.mean,
         std=built.std,
-        masks=RectangleMask(built.grid, p.ratio),
+        masks=_masks(config, built),
         augment=config.augment,
         views=config.views,
         image_rows=_image_rows(ready, device),
         text_rows=_text_rows(ready, device),
     )
+
+
+def _masks(config: AlignConfig, built: Built) -> RectangleMask:
+    try:
+        return RectangleMask(built.grid, config.predictor.ratio)
+    except ValueError as error:
+        raise UserError(f"predictor.ratio: {error}") from None
 
 
 def _until(ready: Prepared, part: str) -> int:
