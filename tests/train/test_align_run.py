@@ -323,6 +323,28 @@ def test_a_ratio_that_hides_all_or_nothing_is_refused_before_anything_runs(toy):
         prepare(toy("predictor.ratio=0.001"))
 
 
+def test_moving_averages_go_on_towards_a_part_that_was_frozen_after_it_trained(toy):
+    """Fault: an average that stops where the part's last trained step left it."""
+    frozen = {"alpha": 0.1, "frozen": ["vision", "text"]}
+    ready = prepare(toy("average.decay=0.5", phases=[{"share": 0.5, "alpha": 0.1}, frozen]))
+    training = ready.built.training
+    model = training.model
+    with torch.no_grad():
+        for part in (model.context_encoder, model.text):
+            for weight in part.requires_grad_(False).parameters():
+                weight.add_(1.0)
+    copies = dict(training.momentum.named_children())
+    before = {name: [p.clone() for p in one.parameters()] for name, one in copies.items()}
+    target = [p.clone() for p in model.target_encoder.parameters()]
+    follow(ready.config, ready.plan)(training, ready.plan.starts[1])
+    for name in ("context_encoder", "text"):
+        for old, new in zip(before[name], training.momentum.get_submodule(name).parameters(), strict=True):
+            torch.testing.assert_close(new, old + 0.5)
+    assert all(
+        not torch.equal(old, new) for old, new in zip(target, model.target_encoder.parameters(), strict=True)
+    )
+
+
 def test_wise_ft_is_a_mean_with_the_start(toy):
     ready = prepare(toy("average.wise=[0.25]"))
     first = {n: p.clone() for n, p in ready.first.items()}

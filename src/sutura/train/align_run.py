@@ -35,6 +35,13 @@ from sutura.train.loop import FitResult, fit
 from sutura.train.picture_feed import Ahead
 
 CONFIG = "config.json"
+#: Parts of a phase that have a moving average, under their names in the model.
+PLACED: dict[str, str] = {
+    "vision": "context_encoder",
+    "text": "text",
+    "image_head": "image_head",
+    "text_head": "text_head",
+}
 
 
 @dataclass
@@ -320,12 +327,13 @@ def follow(config: AlignConfig, planned: Plan) -> Callable[[Any, int], None]:
     def after(training: AlignTraining, step: int) -> None:
         model = training.model
         model.clamp_scale()
-        if predicts and model.target_encoder is not None and planned.at(step).trains_vision():
+        moved = {PLACED[part] for part in planned.trained_until(step) if part in PLACED}
+        if predicts and model.target_encoder is not None and "context_encoder" in moved:
             tau = momentum(step, planned.steps, config.ema.start, config.ema.end, "cosine")
-            update_ema(model.target_encoder, model.context_encoder, tau)
+            update_ema(model.target_encoder, model.context_encoder, tau, moved=True)
         if training.momentum is not None:
-            for copy, part in training.momentum.pairs(model):
-                update_ema(copy, part, config.average.decay)
+            for copy, part in training.momentum.pairs(model, moved):
+                update_ema(copy, part, config.average.decay, moved=True)
         training.remember()
 
     return after
