@@ -11,13 +11,14 @@ import yaml
 from PIL import Image
 
 from sutura.core.checkpoint import load_tensors, read_json
+from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
 from sutura.evals.jepa import train
 from sutura.evals.jepa_align import scored, variants
 from sutura.losses.collapse import effective_rank
 from sutura.train.align_build import recompute
-from sutura.train.align_config import Phase
+from sutura.train.align_config import AlignConfig, Phase
 from sutura.train.align_look import embed_pictures, look
 from sutura.train.align_run import feed_of, follow, prepare, run_align, watch
 from sutura.train.align_saved import load_align
@@ -80,6 +81,9 @@ def test_from_preset_to_report(cache, tmp_path, capsys):
     assert again == text
     assert "nothing to do" in capsys.readouterr().err
     assert bits(folder) == before, "a finished run is never overwritten, --fresh or not"
+    with pytest.raises(UserError, match="is finished"):
+        run_align(prepare(parse(AlignConfig, facts["config"], where="the report")), fresh=True)
+    assert bits(folder) == before
 
 
 def test_resumed_equals_uninterrupted_and_fresh_begins_anew(toy, tmp_path):
@@ -155,6 +159,24 @@ def test_cached_towers_give_the_steps_of_live_ones(toy, tmp_path, capsys):
         losses.append([row["loss"] for row in read_metrics(ready.folder / "metrics.jsonl")])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert "picture tower is frozen until step 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("part", "change"), [("image", "start.vit.heads=4"), ("text", "start.words.heads=4")]
+)
+def test_cached_rows_are_those_of_the_tower_as_it_is_run(toy, part, change):
+    for more in ((), (change,)):  # the same weights, another function
+        ready = prepare(toy(*more))
+        batch = feed_of(ready, torch.device("cpu")).micro_batches(0)[0]
+        model = ready.built.training.model.eval()
+        with torch.no_grad():
+            if part == "image":
+                pixels = torch.from_numpy(np.array(ready.train.pixels[batch.ids])).permute(0, 3, 1, 2) / 255
+                shift, spread = (torch.tensor(v).view(3, 1, 1) for v in (ready.built.mean, ready.built.std))
+                found, live = batch.image_features, model.context_encoder((pixels - shift) / spread)[0]
+            else:
+                found, live = batch.text_features, model.text(ready.texts.rows(batch.text.numpy()))[0]
+        torch.testing.assert_close(found, live, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("change", ["augment.shift=1", "views.local=1", "data.store=20"])
@@ -289,6 +311,38 @@ def test_a_handful_of_pairs_is_learned_by_heart(toy):
     assert look(image, text)[0]["picture_to_text"] == 1.0
     rows = list(read_metrics(ready.folder / "metrics.jsonl"))
     assert rows[-1]["contrastive"] < 0.3 * rows[0]["contrastive"]
+
+
+def test_a_frozen_picture_tower_cannot_hide_behind_a_rate_of_0(toy):
+    with pytest.raises(UserError, match=r"rates\.vision"):
+        toy("rates.vision=0")
+
+
+def test_a_ratio_that_hides_all_or_nothing_is_refused_before_anything_runs(toy):
+    with pytest.raises(UserError, match=r"predictor\.ratio: .* hides 0 of"):
+        prepare(toy("predictor.ratio=0.001"))
+
+
+def test_moving_averages_go_on_towards_a_part_that_was_frozen_after_it_trained(toy):
+    """Fault: an average that stops where the part's last trained step left it."""
+    frozen = {"alpha": 0.1, "frozen": ["vision", "text"]}
+    ready = prepare(toy("average.decay=0.5", phases=[{"share": 0.5, "alpha": 0.1}, frozen]))
+    training = ready.built.training
+    model = training.model
+    with torch.no_grad():
+        for part in (model.context_encoder, model.text):
+            for weight in part.requires_grad_(False).parameters():
+                weight.add_(1.0)
+    copies = dict(training.momentum.named_children())
+    before = {name: [p.clone() for p in one.parameters()] for name, one in copies.items()}
+    target = [p.clone() for p in model.target_encoder.parameters()]
+    follow(ready.config, ready.plan)(training, ready.plan.starts[1])
+    for name in ("context_encoder", "text"):
+        for old, new in zip(before[name], training.momentum.get_submodule(name).parameters(), strict=True):
+            torch.testing.assert_close(new, old + 0.5)
+    assert all(
+        not torch.equal(old, new) for old, new in zip(target, model.target_encoder.parameters(), strict=True)
+    )
 
 
 def test_wise_ft_is_a_mean_with_the_start(toy):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -30,14 +30,17 @@ class MomentumTowers(nn.Module):
             setattr(self, name, copy.deepcopy(getattr(model, name)))
         self.requires_grad_(False).eval()
 
-    def pairs(self, model: AlignVLJEPA) -> Iterator[tuple[nn.Module, nn.Module]]:
-        """(copy, trained part) of the parts that train at the moment, for `train.ema.update_ema`.
+    def pairs(self, model: AlignVLJEPA, moved: Collection[str] = ()) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """(copy, trained part) of the parts that have trained, for `train.ema.update_ema`.
 
-        A part that is frozen does not move, and its copy stays where it is.
+        Args:
+            model: whose parts train at the moment if a weight of them asks for a gradient.
+            moved: parts that trained before and are frozen now; their copies still have a way to go. The copy of a
+                part that never trained is equal to it, and left alone.
         """
         for name in _PARTS:
             part = getattr(model, name)
-            if any(p.requires_grad for p in part.parameters()):
+            if name in moved or any(p.requires_grad for p in part.parameters()):
                 yield getattr(self, name), part
 
     @torch.no_grad()

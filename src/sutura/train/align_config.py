@@ -171,9 +171,12 @@ class AugmentConfig(Section):
 
 
 class RatesConfig(Section):
-    """Multiples of `optim.lr`, part by part. A head of None takes 10 if it is an `mlp`, which starts anew, else 1."""
+    """Multiples of `optim.lr`, part by part. A head of None takes 10 if it is an `mlp`, which starts anew, else 1.
 
-    vision: float = Field(default=1.0, ge=0)
+    That of the picture tower is above 0: a phase freezes it, and warns of the moving average of a frozen network.
+    """
+
+    vision: float = Field(default=1.0, gt=0)
     text: float = Field(default=1.0, ge=0)
     predictor: float = Field(default=20.0, ge=0)
     image_head: float | None = Field(default=None, ge=0)

@@ -14,7 +14,7 @@ from functools import partial
 from torch import nn
 
 from sutura.core.errors import UserError
-from sutura.train.align_config import Part, Phase, RatesConfig
+from sutura.train.align_config import PARTS, Part, Phase, RatesConfig
 from sutura.train.modes import set_train_mode
 from sutura.train.optim import Group
 
@@ -43,6 +43,15 @@ class Plan:
     def at(self, step: int) -> Phase:
         """The phase of a step."""
         return self.phases[self.number(step)]
+
+    def trained_until(self, step: int) -> set[Part]:
+        """Parts that the phase of a step or one before it trains: a moving average of them has somewhere to go."""
+        return {
+            part
+            for phase in self.phases[: self.number(step) + 1]
+            for part in PARTS
+            if part not in phase.frozen or (part == "vision" and phase.trains_vision())
+        }
 
     def first_step(self, holds: Sequence[bool]) -> int:
         """The first step of the first phase for which something holds; `steps` if there is none."""

@@ -36,6 +36,13 @@ from sutura.train.loop import FitResult, fit
 from sutura.train.picture_feed import Ahead
 
 CONFIG = "config.json"
+#: Parts of a phase that have a moving average, under their names in the model.
+PLACED: dict[str, str] = {
+    "vision": "context_encoder",
+    "text": "text",
+    "image_head": "image_head",
+    "text_head": "text_head",
+}
 
 
 @dataclass
@@ -86,6 +93,7 @@ def prepare(config: AlignConfig) -> Prepared:
     looked = load_image_texts(d.of(d.look_limit), split=d.look, side=size, cache=cache)
     test = load_image_texts(d.of(d.test_limit), split=d.test, side=size, cache=cache)
     built = towers.build([one for own in train.captions for one in own])
+    _masks(config, built)
     texts = tokenise(looked, built.tokenizer, cache)
     if built.uncalibrated and config.loss.calibrate:
         calibrate(config, built, looked, texts)
@@ -187,8 +195,12 @@ def begin(ready: Prepared, *, fresh: bool, resume: bool) -> bool:
     """Whether there is a checkpoint to go on from; with `fresh`, whatever is there is removed.
 
     Raises:
-        UserError: `resume`, and no checkpoint of this config.
+        UserError: a finished run; `resume`, and no checkpoint of this config.
     """
+    if (ready.folder / "report.json").is_file():
+        raise UserError(
+            f"{ready.folder} is finished, and a finished run is never overwritten; change its name or its seed."
+        )
     if fresh and ready.folder.is_dir():
         shutil.rmtree(ready.folder)
     unfinished = bool(checkpoints_in(ready.folder))
@@ -236,7 +248,6 @@ def negatives(config: AlignConfig) -> str:
 def feed_of(ready: Prepared, device: torch.device) -> AlignFeed:
     """The batches; what a frozen tower will always say is computed first, once."""
     config, built, planned = ready.config, ready.built, ready.plan
-    p = config.predictor
     return AlignFeed(
         ready.train,
         ready.texts,
@@ -247,12 +258,19 @@ def feed_of(ready: Prepared, device: torch.device) -> AlignFeed:
         size=built.size,
         mean=built.mean,
         std=built.std,
-        masks=RectangleMask(built.grid, p.ratio),
+        masks=_masks(config, built),
         augment=config.augment,
         views=config.views,
         image_rows=_image_rows(ready, device),
         text_rows=_text_rows(ready, device),
     )
+
+
+def _masks(config: AlignConfig, built: Built) -> RectangleMask:
+    try:
+        return RectangleMask(built.grid, config.predictor.ratio)
+    except ValueError as error:
+        raise UserError(f"predictor.ratio: {error}") from None
 
 
 def _until(ready: Prepared, part: str) -> int:
@@ -278,7 +296,12 @@ def _image_rows(ready: Prepared, device: torch.device) -> tuple[Rows, int] | Non
         return embed_pictures(lambda pixels: tower(pixels)[0], part, b.mean, b.std, device)
 
     say(f"{ready.config.name}: the picture tower is frozen until step {until}; its output is computed once.")
-    key = [fingerprint_tensors(tower.state_dict()), ready.train.fingerprint, fingerprint([b.mean, b.std])]
+    # The recipe too: equal weights under another activation, or with other heads, give other vectors.
+    key = [
+        fingerprint_tensors(tower.state_dict()),
+        ready.train.fingerprint,
+        fingerprint([b.recipe["vision"], b.size, list(b.mean), list(b.std)]),
+    ]
     return tower_rows(encode, len(ready.train), Path(ready.config.data.cache), key), until
 
 
@@ -296,6 +319,7 @@ def _text_rows(ready: Prepared, device: torch.device) -> tuple[Rows, int] | None
         fingerprint_tensors(tower.state_dict()),
         ready.train.fingerprint,
         ready.built.tokenizer.fingerprint,
+        fingerprint(ready.built.recipe["text"]),
     ]
     return tower_rows(encode, len(texts.ids), Path(ready.config.data.cache), key), until
 
@@ -307,12 +331,13 @@ def follow(config: AlignConfig, planned: Plan) -> Callable[[Any, int], None]:
     def after(training: AlignTraining, step: int) -> None:
         model = training.model
         model.clamp_scale()
-        if predicts and model.target_encoder is not None and planned.at(step).trains_vision():
+        moved = {PLACED[part] for part in planned.trained_until(step) if part in PLACED}
+        if predicts and model.target_encoder is not None and "context_encoder" in moved:
             tau = momentum(step, planned.steps, config.ema.start, config.ema.end, "cosine")
-            update_ema(model.target_encoder, model.context_encoder, tau)
+            update_ema(model.target_encoder, model.context_encoder, tau, moved=True)
         if training.momentum is not None:
-            for copy, part in training.momentum.pairs(model):
-                update_ema(copy, part, config.average.decay)
+            for copy, part in training.momentum.pairs(model, moved):
+                update_ema(copy, part, config.average.decay, moved=True)
         training.remember()
 
     return after

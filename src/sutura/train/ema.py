@@ -30,8 +30,11 @@ def momentum(
 
 
 @torch.no_grad()
-def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
+def update_ema(target: nn.Module, online: nn.Module, momentum: float, *, moved: bool = False) -> None:
     """target ← momentum · target + (1 − momentum) · online, weight by weight; buffers are copied.
+
+    Args:
+        moved: the online network trained before, so that the average has a way to go though it is frozen now.
 
     Raises:
         UserError: the two differ in a name or a shape, the target would receive gradients, or no weight of
@@ -44,7 +47,7 @@ def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
         raise UserError(f"Target and online network differ in {', '.join(sorted(differ)[:4])}.")
     if any(p.requires_grad for p in targets.values()):
         raise UserError("The target network asks for gradients; freeze it, it only follows the online one.")
-    if not any(p.requires_grad for p in onlines.values()):
+    if not moved and not any(p.requires_grad for p in onlines.values()):
         raise UserError(
             "The online network is frozen, so its moving average is the same network for ever; "
             "train it or leave the average out."
