@@ -32,6 +32,13 @@ COMMANDS = (
     "doctor",
     "zoo list",
     "zoo build",
+    "jepa train",
+    "jepa eval",
+    "jepa ablate",
+    "data cc3m",
+    "data cc12m",
+    "data manifest",
+    "data check",
 )
 HEAVY = {"torch", "transformers", "timm", "open_clip", "peft", "datasets", "matplotlib", "numba"}
 Run = Callable[..., tuple[int, str, str]]

@@ -16,7 +16,7 @@ from sutura.core.checkpoint import read_json, write_json
 from sutura.core.config import parse, preset_names, read_preset
 from sutura.core.errors import UserError
 from sutura.evals import jepa
-from sutura.evals.jepa_ablate import AblateConfig, ablate, figure, plan
+from sutura.evals.jepa_ablate import AblateConfig, ablate, figure, page, plan, table
 from sutura.train.conditioned_config import ConditionedConfig
 
 LOSS = {
@@ -130,6 +130,29 @@ def test_seeds_are_run_in_pairs_and_a_grid_is_every_combination(form: StandIn, t
     ]
     assert cells[2].values["size"] == 2
     assert cells[2].values["name"] == "b"
+
+
+def test_a_combination_that_is_the_base_is_not_run_twice(form: StandIn, tmp_path: Path) -> None:
+    """The grid of a published ablation names the default too."""
+    text = ablate(preset(tmp_path, rows={}, grid={"size": [1, 2]}), out=None, command="c")
+    assert form.trained == 6
+    assert "| size=2 |" in text
+    assert "| size=1 |" not in text
+    with pytest.raises(UserError, match="is a combination of the grid too"):
+        ablate(preset(tmp_path, rows={"size=2": ["size=3"]}, grid={"size": [2]}), out=None, command="c")
+
+
+def test_a_number_that_is_none_is_named_and_not_left_empty(tmp_path: Path) -> None:
+    config = parse(
+        AblateConfig,
+        {"preset": "x", "rows": {"big": ["size=2"]}, "seeds": [0, 1], "metrics": [{"path": "loss"}]},
+    )
+    figures = {(row, seed): {"loss": 1.0 + seed} for row in ("base", "big") for seed in (0, 1)}
+    figures["big", 1] = {"loss": float("nan")}
+    assert "| big | not finite with seed 1 | – |" in page(config, table(config, figures), "c")
+    figures["base", 0] = {"loss": float("nan")}
+    with pytest.raises(UserError, match="no finite number in the row 'base'"):
+        table(config, figures)
 
 
 def test_two_rows_that_are_one_run_are_refused(form: StandIn, tmp_path: Path) -> None:

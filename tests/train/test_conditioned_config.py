@@ -20,6 +20,8 @@ SAME = {"id": "zoo:mae", "final_norm": True}
         ({"target": {"kind": "other", "encoder": None}}, "needs target.encoder"),
         ({"target": {"encoder": SAME}}, "is the online encoder itself"),
         ({"target": {"blocks": 2}}, "belongs to target.kind=ema or average"),
+        ({"target": {"kind": "average"}}, "no target beyond itself"),
+        ({"online": {"encoder": {"final_norm": False}}}, "read behind its final norm"),
         ({"passes": 100}, "not a multiple of batch=32"),
         ({"micro_batch": 5}, "not a multiple of micro_batch=5"),
         ({"online": {"encoder": {"id": "zoo:mae", "tokens": 16}}}, "keeps its own patches"),

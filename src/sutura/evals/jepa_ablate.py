@@ -77,16 +77,25 @@ class AblateConfig(Section):
             raise ValueError(f"seeds={list(self.seeds)} names a seed twice")
         if BASE in self.rows:
             raise ValueError(f"{BASE!r} is the row without changes; give the row another name")
+        if twice := set(self.rows) & set(self.combinations()):
+            raise ValueError(
+                f"the row {sorted(twice)[0]!r} is a combination of the grid too; rename or remove it"
+            )
         return self
 
     def all_rows(self) -> dict[str, tuple[str, ...]]:
         """Name → overrides, the base first."""
-        found = {BASE: (), **self.rows}
-        if self.grid:
-            for values in product(*self.grid.values()):
-                changes = tuple(f"{k}={_yaml(v)}" for k, v in zip(self.grid, values, strict=True))
-                found[", ".join(changes)] = changes
-        return found
+        return {BASE: (), **self.rows, **self.combinations()}
+
+    def combinations(self) -> dict[str, tuple[str, ...]]:
+        """The grid's rows."""
+        if not self.grid:
+            return {}
+        each = (
+            tuple(f"{k}={_yaml(v)}" for k, v in zip(self.grid, values, strict=True))
+            for values in product(*self.grid.values())
+        )
+        return {", ".join(changes): changes for changes in each}
 
 
 def _yaml(value: Any) -> str:
@@ -153,6 +162,8 @@ def ablate(preset: str, overrides: Sequence[str] = (), *, out: Path | None, comm
 def plan(config: AblateConfig, folder: Path) -> list[Cell]:
     """Every run of the grid, a seed of all rows after the other, so that early figures are paired.
 
+    A combination of the grid that is what the base has anyway is not run twice.
+
     Raises:
         UserError: the runs' preset is of no form that trains, or two rows are the same run.
     """
@@ -168,6 +179,8 @@ def plan(config: AblateConfig, folder: Path) -> list[Cell]:
         for row, changes in config.all_rows().items():
             values = apply_overrides(base, [*changes, f"seed={seed}"])
             key = fingerprint(values)
+            if known.get(key) == BASE and row in config.combinations():
+                continue
             if key in known:
                 raise UserError(f"Rows {known[key]!r} and {row!r} are the same run; take one out.")
             known[key] = row
@@ -196,6 +209,10 @@ def run_cell(cell: Cell, command: str) -> dict[str, Any]:
     return read_json(cell.figures)
 
 
+class NoFigure(UserError):
+    """The run's figures have nothing at a metric's path."""
+
+
 def figure(figures: Mapping[str, Any], path: str) -> float:
     """A number out of a run's figures by its dotted path.
 
@@ -212,9 +229,11 @@ def figure(figures: Mapping[str, Any], path: str) -> float:
         else:
             names = list(here) if isinstance(here, Mapping) else []
             where = ".".join(walked) or "the figures"
-            raise UserError(f"Metric {path!r}: {where} has no {key!r}. {suggest(key, map(str, names))}")
+            raise NoFigure(f"Metric {path!r}: {where} has no {key!r}. {suggest(key, map(str, names))}")
         walked.append(key)
-    if isinstance(here, bool) or not isinstance(here, int | float) or not np.isfinite(here):
+    if here is None:
+        raise NoFigure(f"Metric {path!r} is empty in this run, which has no finite number there.")
+    if isinstance(here, bool) or not isinstance(here, int | float):
         raise UserError(f"Metric {path!r} is {here!r}, which is no finite number.")
     return float(here)
 
@@ -223,14 +242,21 @@ def table(config: AblateConfig, figures: Mapping[tuple[str, int], Mapping[str, A
     """Means over seeds with t-intervals, and differences to the base, paired by seed.
 
     A metric that a row cannot have (the help of a caption without captions) is left empty in that row; the base has to
-    have all of them.
+    have all of them. One that is no finite number in some run is named, and not averaged.
     """
     rows: dict[str, Any] = {}
     for row, changes in config.all_rows().items():
+        if (row, config.seeds[0]) not in figures:
+            continue  # a combination of the grid that the base is
         columns: dict[str, Any] = {}
         for metric in config.metrics:
             own = _values(config, figures, row, metric.path, required=row == BASE)
             if own is None:
+                continue
+            if wrong := [
+                seed for seed, value in zip(config.seeds, own, strict=True) if not np.isfinite(value)
+            ]:
+                columns[metric.path] = {"not finite": wrong}
                 continue
             columns[metric.path] = {"values": own, **mean_interval(own).facts()}
             if row != BASE:
@@ -260,8 +286,11 @@ def _values(
     required: bool,
 ) -> list[float] | None:
     try:
-        return [figure(figures[row, seed], path) for seed in config.seeds]
-    except UserError:
+        found = [figure(figures[row, seed], path) for seed in config.seeds]
+        if required and not np.isfinite(found).all():
+            raise UserError(f"Metric {path!r} is no finite number in the row {row!r}: {found}.")
+        return found
+    except NoFigure:
         if required:
             raise
         return None
@@ -280,6 +309,9 @@ def page(config: AblateConfig, told: Mapping[str, Any], command: str) -> str:
             column = found["metrics"].get(metric.path)
             if column is None:
                 cells += ["–", "–"]
+                continue
+            if "not finite" in column:
+                cells += [f"not finite with seed {', '.join(map(str, column['not finite']))}", "–"]
                 continue
             cells.append(_mean(column).cell(metric.digits))
             gap = column.get("less_base")

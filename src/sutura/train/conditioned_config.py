@@ -181,6 +181,15 @@ class ConditionedConfig(Section):
                 )
         if target.kind == "other" and target.blocks != 1:
             raise ValueError("target.blocks belongs to target.kind=ema or average")
+        if target.kind == "average" and target.blocks < 2:
+            raise ValueError(
+                "target.kind=average with target.blocks=1: the frozen online encoder's own output is no target beyond "
+                "itself. Average 2 blocks or more."
+            )
+        if not online.encoder.final_norm:
+            raise ValueError(
+                "online.encoder.final_norm=false: the online encoder is read behind its final norm; set it to true"
+            )
         for name in ("tokens", "fuse"):
             if getattr(online.encoder, name):
                 raise ValueError(f"online.encoder.{name}: the online encoder keeps its own patches")
