@@ -87,8 +87,9 @@ def test_a_finished_run_is_not_trained_again(done: Path, monkeypatch: pytest.Mon
         raise AssertionError("trained again")
 
     monkeypatch.setattr(jepa_answer, "fit_answer", refuse)
-    assert go(done) == (folder_of(done) / PAGE).read_text()
-    assert go(done, fresh=True) == (folder_of(done) / PAGE).read_text()
+    told = f"{(folder_of(done) / PAGE).read_text().rstrip()}\n\n{folder_of(done)}"
+    assert go(done) == told
+    assert go(done, fresh=True) == told
     with pytest.raises(AssertionError, match="trained again"):
         go(done, "seed=1")
 
@@ -144,7 +145,7 @@ def test_resuming_needs_a_checkpoint_of_these_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault: resume that begins at step 0 without a word; a run stopped in the middle goes on."""
-    with pytest.raises(UserError, match="holds no checkpoint to go on from"):
+    with pytest.raises(UserError, match="no checkpoint of this run"):
         go(tmp_path, resume=True)
     fit = jepa_answer.fit_answer
 
@@ -159,7 +160,7 @@ def test_resuming_needs_a_checkpoint_of_these_settings(
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="Runs of other settings with checkpoints: answer-tiny-"):
+    with pytest.raises(UserError, match="Runs of that name with other settings: answer-tiny-"):
         go(tmp_path, "optim.lr=0.5", resume=True)
     assert "Discriminative VQA" in go(tmp_path, resume=True)
     steps = [

@@ -104,7 +104,7 @@ def test_resume_needs_a_checkpoint_and_fresh_begins_anew(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = values(place, seed=5)
-    with pytest.raises(UserError, match="no checkpoint to resume"):
+    with pytest.raises(UserError, match="no checkpoint of this run"):
         run(given, resume=True)
 
     def stopped(*args: Any) -> None:

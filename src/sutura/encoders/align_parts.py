@@ -16,7 +16,7 @@ from sutura.encoders.align_towers import Args, at_size, compare, from_distilbert
 from sutura.encoders.config import EncoderConfig
 from sutura.encoders.text_tokenizer import TransformersTokenizer
 from sutura.encoders.transform import Transform
-from sutura.encoders.weights import find_weights
+from sutura.encoders.weights import library_model
 from sutura.models.text_encoder import TextEncoder
 from sutura.models.vit import ViT
 
@@ -133,18 +133,7 @@ def text_tower(
 def _distilbert(folder: Path) -> Any:
     from transformers import DistilBertModel
 
-    find_weights(folder, ("model.safetensors", "model.safetensors.index.json"))
-    try:
-        library: Any = DistilBertModel
-        model, info = library.from_pretrained(
-            str(folder),
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+    model, info = library_model(DistilBertModel, folder)
     lost = [key for key in info["unexpected_keys"] if not key.startswith(_HEADS)]
     wrong = [*info["missing_keys"], *map(str, info["mismatched_keys"]), *lost]
     if wrong:

@@ -21,7 +21,7 @@ from sutura.encoders.from_open_clip import CONFIG, WEIGHTS, open_clip_transform
 from sutura.encoders.from_zoo import run_of
 from sutura.encoders.own_text import load_run
 from sutura.encoders.transform import Transform, from_numbers, from_processor
-from sutura.encoders.weights import find_weights
+from sutura.encoders.weights import find_weights, library_model
 
 #: What of a Hub repository a whole model needs, its tokenizer included.
 PATTERNS = ("*.json", "*.txt", "*.model", "model*.safetensors", "open_clip_model.safetensors")
@@ -108,17 +108,7 @@ def load_two_tower(spec: str | EncoderConfig) -> TwoTower:
 def _transformers(folder: Path, config: EncoderConfig) -> TwoTower:
     from transformers import AutoModel, AutoTokenizer
 
-    find_weights(folder, ("model.safetensors", "model.safetensors.index.json"))
-    try:
-        model, info = AutoModel.from_pretrained(
-            str(folder),
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+    model, info = library_model(AutoModel, folder)
     if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
         raise UserError(
             f"{folder} is a {type(model).__name__}, which has no text tower; zero-shot needs CLIP or SigLIP."

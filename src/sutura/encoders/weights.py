@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sutura.core.errors import UserError
 
@@ -82,3 +83,24 @@ def account(left_over: Iterable[str], what: str, extra: Sequence[str] = ()) -> d
             f"({', '.join(sorted(unknown)[:4])}{' …' if len(unknown) > 4 else ''}). Nothing was loaded."
         )
     return dict(sorted(counts.items()))
+
+
+def library_model(cls: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """A transformers model out of a folder, in float32, and what loading it says of keys, for the caller to judge.
+
+    Raises:
+        UserError: no safetensors, or files that the class cannot load.
+    """
+    import torch
+
+    find_weights(folder, ("model.safetensors", "model.safetensors.index.json"))
+    try:
+        return cls.from_pretrained(
+            str(folder),
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sutura.core.checkpoint import atomic_file, read_json, write_json
+from sutura.core.checkpoint import atomic_file, write_json
 from sutura.core.config import parse
 from sutura.core.log import progress_bars, say
 from sutura.train.align_config import AlignConfig
@@ -41,14 +41,12 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
     """
     config = parse(AlignConfig, values, where="the preset")
     from sutura.evals.seen_pictures import read_seen, seen_in_test, write_seen
-    from sutura.train.align_run import begin, prepare, run_align
+    from sutura.train.align_run import prepare, run_align
+    from sutura.train.run_folder import run_once
 
     ready = prepare(config)
-    if (ready.folder / REPORT).is_file():
-        say(f"{ready.folder} is finished; nothing to do.")
-        facts = read_json(ready.folder / REPORT)
-    else:
-        begin(ready, fresh=fresh, resume=resume)
+
+    def work() -> None:
         seen = seen_in_test(read_seen(ready.folder) or write_seen(ready.folder, ready.train), ready.test)
         say(seen.summary())
         # Before the first step; on a resume the towers of the start are the same ones again.
@@ -68,9 +66,8 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
         with atomic_file(ready.folder / PAGE) as temporary:
             temporary.write_text(page(facts), encoding="utf-8")
         write_json(ready.folder / REPORT, facts)
-    if out is not None:
-        write_json(out, facts)
-    return (ready.folder / PAGE).read_text(encoding="utf-8") + f"\n{ready.folder}"
+
+    return run_once(ready.folder, work, fresh=fresh, resume=resume, out=out)
 
 
 def variants(ready: Prepared) -> Iterator[tuple[str, nn.Module]]:

@@ -15,7 +15,6 @@ from sutura.core.config import parse
 from sutura.core.doctor import machine, versions
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
-from sutura.core.lock import locked
 from sutura.core.log import progress_bars, say
 from sutura.core.runtime import pick_device
 from sutura.data.samples import SetAside
@@ -32,14 +31,9 @@ from sutura.train.answer import AnswerModel, build_answer_model, fit_answer
 from sutura.train.answer_config import AnswerConfig
 from sutura.train.answer_feed import to_asked
 from sutura.train.checkpointing import checkpoints_in
+from sutura.train.run_folder import CONFIG, PAGE, REPORT, run_once, write_settings
 
-CONFIG, WEIGHTS, LEDGER, REPORT, PAGE = (
-    "config.json",
-    "weights.safetensors",
-    "ledger.parquet",
-    "report.json",
-    "report.md",
-)
+WEIGHTS, LEDGER = "weights.safetensors", "ledger.parquet"
 FORM, BLIND = "answer", "blind"
 
 
@@ -53,17 +47,14 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
     inputs = load_inputs(config)
     built = build_answer_model(config, inputs.encoder.width)
     folder = Path(config.directory) / run_name(config, inputs, built)
-    with locked(
-        folder.with_name(f".{folder.name}.lock"), on_wait=lambda: say(f"{folder} is being trained; waiting")
-    ):
-        if (folder / REPORT).is_file():
-            say(f"{folder} is finished; nothing to do.")
-        else:
-            _begin(folder, fresh=fresh, resume=resume)
-            _run(config, inputs, built, folder, command)
-    if out is not None:
-        write_json(out, read_json(folder / REPORT))
-    return (folder / PAGE).read_text(encoding="utf-8")
+    return run_once(
+        folder,
+        lambda: _run(config, inputs, built, folder, command),
+        fresh=fresh,
+        resume=resume,
+        out=out,
+        stages=(BLIND,),
+    )
 
 
 def run_name(config: AnswerConfig, inputs: Inputs, built: AnswerModel) -> str:
@@ -76,27 +67,8 @@ def run_name(config: AnswerConfig, inputs: Inputs, built: AnswerModel) -> str:
     return f"{config.name}-{fingerprint([settings, *read])}"
 
 
-def _begin(folder: Path, *, fresh: bool, resume: bool) -> None:
-    """Clear away an unfinished run, or see that there is one to go on with."""
-    if fresh and folder.is_dir():
-        shutil.rmtree(folder)
-    if resume and not (checkpoints_in(folder) or checkpoints_in(folder / BLIND)):
-        kin = sorted(
-            p.name for p in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*") if checkpoints_in(p)
-        )
-        others = f" Runs of other settings with checkpoints: {', '.join(kin)}." if kin else ""
-        raise UserError(f"{folder} holds no checkpoint to go on from; leave --resume out to begin.{others}")
-
-
 def _run(config: AnswerConfig, inputs: Inputs, built: AnswerModel, folder: Path, command: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    head = {
-        "form": FORM,
-        "config": config.resolved(),
-        "hash": folder.name.rpartition("-")[2],
-        "command": command,
-    }
-    write_json(folder / CONFIG, head)
+    write_settings(folder, FORM, config.resolved(), command)
     aside, device = SetAside(), pick_device(config.device)
     pictures = to_asked(inputs.train, built.prompt, built.answers, aside)
     candidates = candidate_answers(inputs.train.samples, config.tasks.most_candidates, config.tasks.least)

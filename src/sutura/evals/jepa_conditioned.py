@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,18 +11,11 @@ from sutura.core.checkpoint import atomic_file, load_tensors, read_json, save_te
 from sutura.core.config import parse
 from sutura.core.doctor import versions
 from sutura.core.errors import UserError
-from sutura.core.lock import locked
-from sutura.core.log import say
 from sutura.core.runtime import pick_device
 from sutura.train.conditioned_config import TARGETS, ConditionedConfig
+from sutura.train.run_folder import CONFIG, PAGE, REPORT, run_once, write_settings
 
-CONFIG, WEIGHTS, REPORT, PAGE, LEDGER = (
-    "config.json",
-    "weights.safetensors",
-    "report.json",
-    "report.md",
-    "captions.parquet",
-)
+WEIGHTS, LEDGER = "weights.safetensors", "captions.parquet"
 
 
 def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | None, command: str) -> str:
@@ -33,27 +25,7 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
     config = parse(ConditionedConfig, values, where="the preset of form conditioned")
     prepared = prepare(config)
     folder = Path(config.directory) / prepared.run
-    with locked(
-        folder.with_name(f".{folder.name}.lock"), on_wait=lambda: say(f"{folder} is being trained; waiting.")
-    ):
-        if (folder / REPORT).is_file():
-            say(f"{folder} is finished; nothing to do.")
-        else:
-            _begin(folder, fresh=fresh, resume=resume)
-            _run(prepared, folder, command)
-    if out is not None:
-        write_json(out, read_json(folder / REPORT))
-    return (folder / PAGE).read_text(encoding="utf-8")
-
-
-def _begin(folder: Path, *, fresh: bool, resume: bool) -> None:
-    """Clear away an unfinished run, or see that there is one to go on with."""
-    from sutura.train.checkpointing import checkpoints_in
-
-    if fresh and folder.is_dir():
-        shutil.rmtree(folder)
-    if resume and not checkpoints_in(folder):
-        raise UserError(f"{folder} holds no checkpoint to resume from; leave --resume out to begin.")
+    return run_once(folder, lambda: _run(prepared, folder, command), fresh=fresh, resume=resume, out=out)
 
 
 def _run(prepared: Any, folder: Path, command: str) -> None:
@@ -63,15 +35,7 @@ def _run(prepared: Any, folder: Path, command: str) -> None:
     from sutura.train.conditioned_memory import parameters, planned_memory
 
     c: ConditionedConfig = prepared.config
-    write_json(
-        folder / CONFIG,
-        {
-            "form": "conditioned",
-            "config": c.resolved(),
-            "hash": prepared.run.rpartition("-")[2],
-            "command": command,
-        },
-    )
+    write_settings(folder, "conditioned", c.resolved(), command)
     model = conditioned.build(prepared)
     hidden = round(c.mask.ratio * prepared.grid[0] * prepared.grid[1])
     plan = planned_memory(

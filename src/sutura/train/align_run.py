@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sutura.core.checkpoint import save_tensors, write_json
+from sutura.core.checkpoint import save_tensors
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint, fingerprint_tensors
 from sutura.core.log import say
@@ -29,13 +28,12 @@ from sutura.train.align_look import embed_ids, embed_pictures, look
 from sutura.train.align_phases import Freezer, Plan, plan
 from sutura.train.align_saved import AVERAGE, START, WEIGHTS, saved
 from sutura.train.align_texts import Texts, tokenise
-from sutura.train.checkpointing import checkpoints_in
 from sutura.train.ema import momentum, update_ema
 from sutura.train.grad_cache import CachedStep
 from sutura.train.loop import FitResult, fit
 from sutura.train.picture_feed import Ahead
+from sutura.train.run_folder import begin, write_settings
 
-CONFIG = "config.json"
 #: Parts of a phase that have a moving average, under their names in the model.
 PLACED: dict[str, str] = {
     "vision": "context_encoder",
@@ -142,16 +140,8 @@ def run_align(
         UserError: `resume` without a checkpoint of this config, or whatever the loop refuses.
     """
     config, folder, training = ready.config, ready.folder, ready.built.training
-    unfinished = begin(ready, fresh=fresh, resume=resume)
-    write_json(
-        folder / CONFIG,
-        {
-            "form": "align",
-            "config": config.resolved(),
-            "hash": folder.name.rpartition("-")[2],
-            "command": command,
-        },
-    )
+    unfinished = begin(folder, fresh=fresh, resume=resume)
+    write_settings(folder, "align", config.resolved(), command)
     for line in announced(ready):
         say(line)
     freezer = Freezer(training, PLACES, ready.plan, config.rates, config.optim.lr, head_rates(config))
@@ -189,38 +179,6 @@ def run_align(
         save_tensors(folder / AVERAGE, saved(training.model, training.momentum))
     save_tensors(folder / WEIGHTS, saved(training.model))
     return result
-
-
-def begin(ready: Prepared, *, fresh: bool, resume: bool) -> bool:
-    """Whether there is a checkpoint to go on from; with `fresh`, whatever is there is removed.
-
-    Raises:
-        UserError: a finished run; `resume`, and no checkpoint of this config.
-    """
-    if (ready.folder / "report.json").is_file():
-        raise UserError(
-            f"{ready.folder} is finished, and a finished run is never overwritten; change its name or its seed."
-        )
-    if fresh and ready.folder.is_dir():
-        shutil.rmtree(ready.folder)
-    unfinished = bool(checkpoints_in(ready.folder))
-    if resume and not unfinished:
-        raise UserError(_nothing_to_resume(ready.folder))
-    return unfinished
-
-
-def _nothing_to_resume(folder: Path) -> str:
-    stem = folder.name.rpartition("-")[0]
-    others = sorted(path.name for path in folder.parent.glob(f"{stem}-*") if checkpoints_in(path))
-    told = (
-        f"Unfinished or finished runs of that name with other settings: {', '.join(others)}. "
-        if others
-        else ""
-    )
-    return (
-        f"There is no checkpoint of this run ({folder}) to resume. {told}A run is resumed with the settings it began "
-        "with; leave --resume out to begin it."
-    )
 
 
 def announced(ready: Prepared) -> list[str]:
