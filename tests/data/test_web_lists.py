@@ -52,6 +52,14 @@ def test_each_list_has_its_own_order_and_a_header_another(tmp_path):
     assert prepare("cc3m", tmp_path, given=headed).pairs == 1
 
 
+def test_a_bad_list_that_was_there_before_is_left_alone(tmp_path):
+    """Fault: a file that the user put there is deleted because it is no list."""
+    (tmp_path / "cc3m.tsv").write_text("http://x.org/1.jpg\ta cat\n")
+    with pytest.raises(UserError, match="is not the list of cc3m"):
+        prepare("cc3m", tmp_path)
+    assert (tmp_path / "cc3m.tsv").is_file()
+
+
 def test_a_list_is_fetched_once(tmp_path):
     with serving(answer(LINES.encode())) as server:
         url = f"http://127.0.0.1:{server.port}/list"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -116,6 +117,9 @@ def test_selective_decoding_needs_fewer_where_states_last_unequally_long() -> No
     assert told["ways"]["selective"]["mean"][place] == 1.0
     assert told["ways"]["uniform"]["mean"][place] < 0.95
     assert told["uniform needs"] > 1.5
+    json.dumps(
+        told, allow_nan=False
+    )  # Fault: an infinity where uniform decoding never gets there, which is no JSON
     assert told["gain, interval"][0] > 0
     assert told["true changes"] == {"quality": 1.0, "decodes": 4.0}
     for way in WAYS:  # all frames decoded one by one: every way says the same

@@ -127,15 +127,16 @@ def prepare(
     raw = given or folder / f"{name}.tsv"
     if given is not None and not given.is_file():
         raise UserError(f"There is no list at {str(given)!r}.")
-    if not raw.is_file():
+    fetched = not raw.is_file()
+    if fetched:
         folder.mkdir(parents=True, exist_ok=True)
         by_hand = f"The list can be had by hand from {one.page}; then give it with --list FILE."
         download(url or one.url, raw, instead=by_hand, on_bytes=on_bytes)
     try:
         path, pairs, aside = _to_parquet(one, raw, folder / f"{name}.parquet")
     except UserError:
-        if given is None:
-            raw.unlink()  # what was fetched is no list; the next run fetches again
+        if fetched:
+            raw.unlink()  # what came is no list; the next run fetches again
         raise
     pictures = folder / "pictures"
     return Prepared(path, pairs, one.count, aside, img2dataset(path, pictures, size), pictures)

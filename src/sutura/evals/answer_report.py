@@ -143,12 +143,13 @@ def _curve(found: Mapping[str, Any]) -> str:
         rows.append((str(number), *cells))
     low, high = found["uniform needs, interval"]
     gain_low, gain_high = found["gain, interval"]
-    never = found["uniform needs"] == float("inf")
-    reach = "never reaches it" if never else f"needs {found['uniform needs']:.2f} × as many for the same"
+    needs = found["uniform needs"]
+    reach = "never reaches it" if needs is None else f"needs {needs:.2f} × as many for the same"
+    between = ", ".join("never" if end is None else f"{end:.2f}" for end in (low, high))
     true, lot = found["true changes"], found["a candidate by lot"]
     return (
         f"{table(('decodes a stream', *WAYS), rows)}\n\n"
         f"At {found['at']} decodes selective decoding is {100 * found['gain']:+.1f} points [{100 * gain_low:+.1f}, "
-        f"{100 * gain_high:+.1f}] above uniform decoding, which {reach} [{low:.2f}, {high:.2f}]. Cut at the true "
+        f"{100 * gain_high:+.1f}] above uniform decoding, which {reach} [{between}]. Cut at the true "
         f"changes ({true['decodes']:.1f} decodes): {100 * true['quality']:.1f}. A candidate by lot: {100 * lot:.1f}."
     )

@@ -198,6 +198,11 @@ def needed(curve_of: Float[np.ndarray, " numbers"], decodes: Sequence[int], leve
     return float("inf")
 
 
+def _or_never(ratio: float) -> float | None:
+    """JSON has no infinity: None where uniform decoding never gets there."""
+    return float(ratio) if np.isfinite(ratio) else None
+
+
 def summary(found: Mapping[str, Any], at: int, seed: int = 0, resamples: int = 2000) -> dict[str, Any]:
     """Means with 95 % intervals over streams, and how many uniform decodes equal `at` selective ones.
 
@@ -229,8 +234,8 @@ def summary(found: Mapping[str, Any], at: int, seed: int = 0, resamples: int = 2
         "decodes": numbers,
         "ways": rows,
         "at": at,
-        "uniform needs": needed(ways["uniform"].mean(axis=0), numbers, float(best.mean())) / at,
-        "uniform needs, interval": [float(low), float(high)],
+        "uniform needs": _or_never(needed(ways["uniform"].mean(axis=0), numbers, float(best.mean())) / at),
+        "uniform needs, interval": [_or_never(low), _or_never(high)],
         "gain": float(gap.mean()),
         "gain, interval": [float(np.quantile(gaps, 0.025)), float(np.quantile(gaps, 0.975))],
         "true changes": {
