@@ -10,6 +10,7 @@ import typer
 
 from sutura.cli_data import data
 from sutura.cli_jepa import jepa
+from sutura.cli_judge import add_judging
 from sutura.core.errors import UserError
 from sutura.core.processes import leave, share_out
 from sutura.core.secrets import command_line as _command
@@ -32,7 +33,6 @@ Preset = Annotated[str, typer.Option(help="A shipped preset's name, or a YAML fi
 FromHub = Annotated[
     str | None, typer.Option("--from-hub", metavar="REPO", help="A Hub repository, org/name.")
 ]
-Full = Annotated[bool, typer.Option("--full", help="Everything that is known of each row.")]
 Stitches = Annotated[
     list[Path] | None,
     typer.Option("--stitch", help="A stitch's directory, or a folder of stitches; several times."),
@@ -244,14 +244,6 @@ def probe(
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="runs/<name>, as a comparison left it.")]) -> None:
-    """Write a comparison's report again, from its ledgers alone."""
-    from sutura.compare.publish import report as write
-
-    typer.echo(write(directory))
-
-
-@app.command()
 def push(
     path: Annotated[Path, typer.Argument(help="A stitch's directory, or runs/<name>.")],
     repo: Annotated[str | None, typer.Option(help="org/name; HF_REPO_ID by default.")] = None,
@@ -293,26 +285,6 @@ def export(
 
 
 @app.command()
-def encoders(full: Full = False) -> None:
-    """The catalog of encoders: what is known of each, and how it was checked."""
-    from sutura.core.tables import show
-    from sutura.encoders.catalog import catalog_table
-
-    columns = ("id", "from", "image", "tokens", "width", "objective", "licence", "unchecked")
-    show(catalog_table(), title="Encoders", columns=columns, full=full)
-
-
-@app.command()
-def benchmarks(full: Full = False) -> None:
-    """The table of benchmarks."""
-    from sutura.core.tables import show
-    from sutura.evals.benchmarks import benchmark_table
-
-    columns = ("name", "split", "answers", "metric", "known floors, %")
-    show(benchmark_table(), title="Benchmarks", columns=columns, full=full)
-
-
-@app.command()
 def doctor() -> None:
     """Versions, threads, accelerators and cache places of this installation."""
     from sutura.core.doctor import findings
@@ -340,6 +312,9 @@ def build(
 
     for path in build_member(name, overrides or ()):
         typer.echo(path)
+
+
+add_judging(app)
 
 
 def main() -> None:
