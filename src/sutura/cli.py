@@ -84,7 +84,7 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Every number, as JSON.")] = False,
 ) -> None:
-    """What a comparison needs, before anything is downloaded: parameters, memory, disk, hours."""
+    """What a run needs, before anything is downloaded: parameters, memory, disk, hours."""
     print(f"sutura plan: preset {preset}", file=sys.stderr, flush=True)
     from sutura.compare.plan_text import planned
 

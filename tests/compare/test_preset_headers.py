@@ -12,7 +12,7 @@ import pytest
 from sutura.compare.config import CompareConfig
 from sutura.compare.plan import GB, Plan, plan_run
 from sutura.compare.plan_gpus import get_gpu
-from sutura.compare.plan_text import duration
+from sutura.compare.units import duration
 from sutura.core.config import load_config, preset_names, preset_path
 
 PRESETS = [name for name in preset_names() if name.startswith("stitch/")]

@@ -89,6 +89,8 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
+            return True  # whether inputs are as they should be: a model's own check, and there are no values to look at
         out = func(*args, **kwargs)
         if (formula := FORMULAS.get(func.overloadpacket)) is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
@@ -132,10 +134,37 @@ def training_pass(
         accumulating: gradients of an earlier micro-batch are held already.
     """
     places = (packed.labels != IGNORE).nonzero(as_tuple=True)
+
+    def given() -> Callable[[], Tensor]:
+        text, seen = _like(packed), None if pictures is None else _copy(pictures)
+        rows, columns = (_copy(place) for place in places)
+        return lambda: model.nats_at(text, _seen(model, seen), rows, columns).sum()
+
+    wide = model.lm.get_output_embeddings().weight.shape[0]
+    return loss_pass(model, given, autocast=autocast, accumulating=accumulating, wide=wide)
+
+
+def loss_pass(
+    model: nn.Module,
+    given: Callable[[], Callable[[], Tensor]],
+    *,
+    autocast: bool,
+    accumulating: bool,
+    wide: int | None = None,
+) -> Pass:
+    """Forward and backward of any module's loss.
+
+    Args:
+        model: on the meta device; what trains is marked. Consumed: its weights become valueless tensors.
+        given: called where tensors have shape and type alone; makes the inputs and returns what computes the loss.
+        autocast: bfloat16 arithmetic over float32 weights.
+        accumulating: gradients of an earlier micro-batch are held already.
+        wide: length of the last side of the tensors that count as logits.
+    """
     with _valueless():
         _shadow(model)
         set_train_mode(model)
-        watch = Watch(model.lm.get_output_embeddings().weight.shape[0])
+        watch = Watch(wide)
         watch.hold([*model.parameters(), *model.buffers()])
         weights = watch.now
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -144,15 +173,32 @@ def training_pass(
             for parameter in trained:
                 parameter.grad = torch.empty_like(parameter)
             watch.hold(parameter.grad for parameter in trained if parameter.grad is not None)
-        text, given = _like(packed), None if pictures is None else _copy(pictures)
-        rows, columns = (_copy(place) for place in places)
+        compute = given()
         with watch:
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                loss = model.nats_at(text, _seen(model, given), rows, columns).sum()
-            forward, held, wide = watch.flops, watch.now, watch.now_wide
+                loss = compute()
+            forward, held, logits = watch.flops, watch.now, watch.now_wide
             loss.backward()
-        kept = held - weights - wide - (gradients if accumulating else 0)
-        return Pass(forward, watch.flops - forward, weights, gradients, kept, wide, watch.peak)
+        kept = held - weights - logits - (gradients if accumulating else 0)
+        return Pass(forward, watch.flops - forward, weights, gradients, kept, logits, watch.peak)
+
+
+def forward_pass(model: nn.Module, given: Callable[[], Callable[[], Tensor]]) -> Pass:
+    """Any module without gradients, in float32.
+
+    Args:
+        model, given: as for `loss_pass`; the last call returns what is kept of the pass.
+    """
+    with _valueless(), torch.no_grad():
+        _shadow(model)
+        model.eval()
+        watch = Watch()
+        watch.hold([*model.parameters(), *model.buffers()])
+        weights = watch.now
+        compute = given()
+        with watch:
+            kept = compute()
+        return Pass(watch.flops, 0, weights, 0, kept.nbytes, 0, watch.peak)
 
 
 def asking_pass(model: StitchModel, packed: Packed, pictures: Tensor | None) -> Pass:
@@ -188,15 +234,14 @@ def encoding_pass(encoder: VisionEncoder, pictures: int) -> Pass:
         encoder: an outline on the meta device. Consumed, as by `training_pass`.
         pictures: at once.
     """
-    with _valueless(), torch.no_grad():
-        _shadow(encoder)
-        watch = Watch()
-        watch.hold([*encoder.parameters(), *encoder.buffers()])
-        weights = watch.now
-        with watch:
-            pixels = torch.empty(pictures, 3, encoder.image_size, encoder.image_size)
-            features = encoder(pixels)
-        return Pass(watch.flops, 0, weights, 0, features.nbytes, 0, watch.peak)
+
+    def given() -> Callable[[], Tensor]:
+        def encode() -> Tensor:
+            return encoder(torch.empty(pictures, 3, encoder.image_size, encoder.image_size))
+
+        return encode
+
+    return forward_pass(encoder, given)
 
 
 def _seen(model: StitchModel, given: Tensor | None) -> Tensor | None:

@@ -13,6 +13,8 @@ from sutura.compare.plan_config import split_overrides
 from sutura.compare.plan_gpus import GPUS, Gpu, get_gpu
 from sutura.compare.settings import settings
 from sutura.compare.tables import Table
+from sutura.compare.units import duration, gigabytes
+from sutura.core.config import apply_overrides, read_preset
 from sutura.stitch.language_outline import shape_source
 
 
@@ -22,13 +24,18 @@ def planned(
     """What `sutura plan` prints.
 
     Args:
-        preset: a comparison's.
+        preset: a comparison's, or a run's of `sutura jepa`.
         overrides: of its config, and `plan.key=value` of the plan's own settings.
         gpu: a key of the GPU table.
         as_json: plain data instead of text.
     """
     chosen = get_gpu(gpu) if gpu else None
     mine, rest = split_overrides(overrides)
+    values = read_preset(preset)
+    if "form" in values:
+        from sutura.compare.plan_jepa_text import planned_jepa
+
+        return planned_jepa(apply_overrides(values, rest), mine, chosen, as_json=as_json)
     plan = plan_run(settings(preset, rest), mine, chosen)
     advice = proposals(plan, chosen) if chosen is not None else []
     if as_json:
@@ -195,16 +202,12 @@ def _memory(plan: Plan) -> Table:
         rows.append(
             (
                 row.name,
-                *(_gb(size) for size in held),
-                "–" if row.encoding is None else _gb(row.encoding.peak),
-                "–" if row.cache_bytes is None else _gb(row.cache_bytes),
+                *(gigabytes(size) for size in held),
+                "–" if row.encoding is None else gigabytes(row.encoding.peak),
+                "–" if row.cache_bytes is None else gigabytes(row.cache_bytes),
             )
         )
     return Table(columns, tuple(rows))
-
-
-def _gb(size: float) -> str:
-    return f"{size / GB:,.3f}" if size < 10 * GB else f"{size / GB:,.1f}"
 
 
 def _need(plan: Plan) -> str:
@@ -265,15 +268,6 @@ def _seeds(plan: Plan) -> str:
     count, rates = len(plan.config.seeds), len(plan.config.optim.lr_sweep)
     seeds = "one seed" if count == 1 else f"{count} seeds"
     return f"{seeds}, and before them one cell for each of {rates} learning rates" if rates else seeds
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds, minutes or hours for people."""
-    if seconds is None:
-        return "not known"
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _verdict(plan: Plan, gpu: Gpu, advice: Sequence[Proposal]) -> list[str]:

@@ -169,9 +169,7 @@ def random_start(
     Raises:
         UserError: sizes that build no tower.
     """
-    kind = text_args.get("kind", "causal")
-    own = {"pad_id": tokenizer.pad_id} if kind == "bidirectional" else {"end_id": tokenizer.end_id}
-    full = {"kind": kind, "vocabulary": tokenizer.words, "length": tokenizer.length, **text_args, **own}
+    full = full_text_args(text_args, tokenizer)
     try:
         vision, text = ViT(**vit_args), build_text(**full)
     except (TypeError, ValueError) as error:
@@ -183,6 +181,13 @@ def random_start(
     return _start(
         (vision, dict(vit_args), from_numbers(numbers), "random"), (text, full, tokenizer), LOG_SCALE, None
     )
+
+
+def full_text_args(text_args: Mapping[str, Any], tokenizer: TextTokenizer) -> Args:
+    """Arguments of a text tower with what its tokenizer decides: vocabulary, length, the id of end or padding."""
+    kind = text_args.get("kind", "causal")
+    own = {"pad_id": tokenizer.pad_id} if kind == "bidirectional" else {"end_id": tokenizer.end_id}
+    return {"kind": kind, "vocabulary": tokenizer.words, "length": tokenizer.length, **text_args, **own}
 
 
 Vision = tuple[ViT, Args, Transform, str]

@@ -20,7 +20,9 @@ ARCHITECTURES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "openai/clip-vit-base-patch32": ("clip_vision_model", _BASE),
     "openai/clip-vit-base-patch16": ("clip_vision_model", _BASE),
     "openai/clip-vit-large-patch14": ("clip_vision_model", _LARGE),
+    "google/vit-base-patch16-224": ("vit", _BASE),
     "google/vit-large-patch16-224": ("vit", _LARGE),
+    "facebook/dino-vitb16": ("vit", _BASE),
     "facebook/ijepa_vith14_1k": ("ijepa", {"num_attention_heads": 16, "intermediate_size": 5120}),
     "google/siglip-base-patch16-224": ("siglip_vision_model", _BASE | _TANH),
     "google/siglip-so400m-patch14-384": (

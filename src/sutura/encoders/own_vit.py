@@ -42,17 +42,27 @@ def own_vit(encoder: VisionEncoder) -> ViT:
     Raises:
         UserError: another architecture, a block before the last, or features that differ.
     """
+    vit = own_vit_outline(encoder)
+    if vit is not getattr(encoder.trunk, "vit", None):
+        _compare(vit, encoder)
+    return vit
+
+
+def own_vit_outline(encoder: VisionEncoder) -> ViT:
+    """The same without the comparison, which an encoder on the meta device has no values for.
+
+    Raises:
+        UserError: as `own_vit`, but for the features.
+    """
     trunk: Any = encoder.trunk
     if trunk.layer != trunk.depth - 1:
         raise UserError(
             f"Encoder {encoder.name!r} is read at block {trunk.layer}; patches are left out of a whole ViT only, so "
             "leave `layer` at -1."
         )
-    if isinstance(getattr(trunk, "vit", None), ViT):
-        vit = trunk.vit
-    else:
-        vit = _converted(encoder)
-        _compare(vit, encoder)
+    own = isinstance(getattr(trunk, "vit", None), ViT)
+    with next(encoder.parameters()).device:
+        vit = trunk.vit if own else _converted(encoder)
     return vit.requires_grad_(False).eval()
 
 

@@ -45,7 +45,7 @@ def masked_mean_pool(
     Raises:
         ValueError: a row that is all padding, which has no mean.
     """
-    if bool(padding.all(dim=1).any()):
+    if not bool((~padding).any(dim=1).all()):
         rows = padding.all(dim=1).nonzero().flatten().tolist()
         raise ValueError(
             f"{len(rows)} rows are all padding (first: row {rows[0]}); a text has a token at least."

@@ -153,18 +153,8 @@ class Towers:
         )
 
     def _random(self, captions: Sequence[str]) -> AlignStart:
-        s = self.config.start
-        w = s.words
-        tokenizer = WordTokenizer.of(captions, w.length, w.least_count, w.most_words)
-        vision = {**s.vit.resolved(), "image_size": self.size, "cls": True, "pooling": "cls"}
-        sizes = {
-            "kind": w.kind,
-            "width": w.width,
-            "depth": w.depth,
-            "heads": w.heads,
-            "mlp_ratio": w.mlp_ratio,
-        }
-        return random_start(vision, sizes, tokenizer, generator(self.config.seed, "towers"))
+        vision, text, tokenizer = random_towers(self.config, captions)
+        return random_start(vision, text, tokenizer, generator(self.config.seed, "towers"))
 
     def _pooled(self, start: AlignStart) -> tuple[nn.Module, dict[str, Any]]:
         """The text tower, read as the config asks, with the arguments that build it."""
@@ -228,6 +218,27 @@ class Towers:
             ) from None
         initialise(predictor, generator(self.config.seed, "predictor"))
         return predictor
+
+
+def random_towers(
+    config: AlignConfig, captions: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any], WordTokenizer]:
+    """Arguments of two towers from random weights, and the tokenizer of the captions' words.
+
+    Args:
+        config: of the run.
+        captions: of the training pictures.
+
+    Returns:
+        Arguments of `ViT`, those of `build_text` (`random_start` adds the tokenizer's own), and the tokenizer.
+    """
+    s = config.start
+    w = s.words
+    tokenizer = WordTokenizer.of(captions, w.length, w.least_count, w.most_words)
+    side = s.image_size or s.vit.image_size
+    vision = {**s.vit.resolved(), "image_size": side, "cls": True, "pooling": "cls"}
+    names = ("kind", "width", "depth", "heads", "mlp_ratio")
+    return vision, {name: getattr(w, name) for name in names}, tokenizer
 
 
 def recompute(tower: nn.Module) -> None:

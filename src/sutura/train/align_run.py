@@ -231,16 +231,28 @@ def _masks(config: AlignConfig, built: Built) -> RectangleMask:
         raise UserError(f"predictor.ratio: {error}") from None
 
 
-def _until(ready: Prepared, part: str) -> int:
-    """The first step that a tower itself is needed at; before it, what it says of an unchanged input is known."""
-    config, phases = ready.config, ready.plan.phases
+def cached_until(config: AlignConfig, planned: Plan, part: str, *, same_size: bool) -> int:
+    """The first step that a tower itself is needed at; before it, what it says of an unchanged input is known.
+
+    Args:
+        config: of the run.
+        planned: its phases.
+        part: `vision` or `text`.
+        same_size: pictures are kept at the side that the tower takes.
+    """
+    phases = planned.phases
     if not config.cache_towers or config.loss.queue:
         return 0
     if part == "text":
-        return ready.plan.first_step(["text" not in phase.frozen for phase in phases])
-    if config.augment.changes() or config.views.local or ready.train.side != ready.built.size:
+        return planned.first_step(["text" not in phase.frozen for phase in phases])
+    if config.augment.changes() or config.views.local or not same_size:
         return 0
-    return ready.plan.first_step([phase.trains_vision() or phase.alpha > 0 for phase in phases])
+    return planned.first_step([phase.trains_vision() or phase.alpha > 0 for phase in phases])
+
+
+def _until(ready: Prepared, part: str) -> int:
+    same = ready.train.side == ready.built.size
+    return cached_until(ready.config, ready.plan, part, same_size=same)
 
 
 def _image_rows(ready: Prepared, device: torch.device) -> tuple[Rows, int] | None:

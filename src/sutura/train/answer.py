@@ -17,7 +17,7 @@ from sutura.losses.contrastive import sigmoid_loss
 from sutura.losses.repeated import repeated_text_loss
 from sutura.models.vljepa_answer import AnswerVLJEPA
 from sutura.nn.block import initialise
-from sutura.stitch.bidirectional import LastLayers, load_text_vectors
+from sutura.stitch.bidirectional import LastLayers, TextVectors, load_text_vectors
 from sutura.stitch.config import LlmConfig
 from sutura.stitch.language import embedding_size, load_language_model, load_tokenizer, place_of
 from sutura.stitch.projector import build_projector
@@ -87,15 +87,32 @@ def build_answer_model(config: AnswerConfig, encoder_width: int | None) -> Answe
     lm, weights = load_language_model(llm)
     tokenizer = load_tokenizer(llm)
     prompt = PromptBuilder(tokenizer, config.prompt)
+    place, _ = place_of(LlmConfig(id=config.text.id, revision=config.text.revision))
+    text, answer_tokenizer = load_text_vectors(
+        place, config.text.id, trust_remote_code=config.text.trust_remote_code
+    )
+    model = assemble(config, lm, text, encoder_width)
+    start = fingerprint([weights, prompt.fingerprint(), fingerprint_tensors(text.state_dict())])
+    pad: Any = tokenizer.pad_token_id
+    answers = AnswerTokens(answer_tokenizer, config.text.max_tokens)
+    return AnswerModel(model, prompt, answers, min(prompt.stop_ids) if pad is None else int(pad), start)
+
+
+def assemble(config: AnswerConfig, lm: Any, text: TextVectors, encoder_width: int | None) -> AnswerVLJEPA:
+    """The model of its networks: the layers cut out, heads and projector drawn.
+
+    Args:
+        config: the run.
+        lm: whose last layers become the trunk.
+        text: embeds answers.
+        encoder_width: of the frozen features; None builds a blind model.
+    """
+    p, loss = config.predictor, config.loss
     _, width = embedding_size(lm)
     trunk = LastLayers(lm, p.layers)
     trunk.requires_grad_(p.lr_scale > 0)
     if p.random:
         trunk.redraw(generator(config.seed, "trunk"))
-    place, _ = place_of(LlmConfig(id=config.text.id, revision=config.text.revision))
-    text, answer_tokenizer = load_text_vectors(
-        place, config.text.id, trust_remote_code=config.text.trust_remote_code
-    )
     text.requires_grad_(config.text.lr_scale > 0)
     heads = nn.Linear(width, config.dim), nn.Linear(text.width, config.dim)
     for name, head in zip(("head", "text_head"), heads, strict=True):
@@ -103,11 +120,9 @@ def build_answer_model(config: AnswerConfig, encoder_width: int | None) -> Answe
     projector = None
     if encoder_width is not None:
         projector = build_projector(config.projector, encoder_width, width, seed=config.seed)
-    loss = config.loss
-    whole: Any = lm
-    model = AnswerVLJEPA(
+    return AnswerVLJEPA(
         projector,
-        whole.get_input_embeddings().float().requires_grad_(False),
+        lm.get_input_embeddings().float().requires_grad_(False),
         trunk,
         heads[0],
         text,
@@ -115,10 +130,6 @@ def build_answer_model(config: AnswerConfig, encoder_width: int | None) -> Answe
         LOG_SCALE[loss.kind] if loss.log_scale is None else loss.log_scale,
         loss.bias if loss.kind == "sigmoid" else None,
     )
-    start = fingerprint([weights, prompt.fingerprint(), fingerprint_tensors(text.state_dict())])
-    pad: Any = tokenizer.pad_token_id
-    answers = AnswerTokens(answer_tokenizer, config.text.max_tokens)
-    return AnswerModel(model, prompt, answers, min(prompt.stop_ids) if pad is None else int(pad), start)
 
 
 @whole_batch

@@ -88,7 +88,7 @@ def prepare(config: ConditionedConfig) -> Prepared:
     vit = own_vit(online)
     target = _target(config, online, vit)
     if config.online.train != "none":
-        vit = _unfrozen(copy.deepcopy(vit), config.online)
+        vit = unfrozen(copy.deepcopy(vit), config.online)
     train, held = load_parts(config, online.image_size, vit.patch_size)
     parts = make_part(config, train, target), make_part(config, held, target)
     inputs = [
@@ -132,7 +132,7 @@ def _target(config: ConditionedConfig, online: VisionEncoder, vit: ViT) -> Visio
     return target
 
 
-def _unfrozen(vit: ViT, config: OnlineConfig) -> ViT:
+def unfrozen(vit: ViT, config: OnlineConfig) -> ViT:
     """Let the last blocks with the final norm, or everything, train."""
     if config.train == "all":
         return vit.requires_grad_(True)
