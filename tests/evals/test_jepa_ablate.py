@@ -170,6 +170,13 @@ def test_faults_name_the_row_and_the_metric(form: StandIn, tmp_path: Path) -> No
     assert figure({"a": [{"b": 3}]}, "a.0.b") == 3.0
 
 
+def test_a_metric_that_is_not_there_is_told_after_the_first_run(form: StandIn, tmp_path: Path) -> None:
+    """Fault: hours of runs, and then no table because of a letter."""
+    with pytest.raises(UserError, match=r"After the first run.*loss has no 'mena'.*'gpa'"):
+        ablate(preset(tmp_path, metrics=[{"path": "loss.mena"}, {"path": "gpa"}]), out=None, command="c")
+    assert form.trained == 1
+
+
 def test_what_is_no_ablation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="takes form: ablation"):
         ablate("jepa/conditioned-tiny", out=None, command="c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 
+from sutura.core.checkpoint import read_json, write_json
 from sutura.core.config import apply_overrides, read_preset
 from sutura.core.errors import UserError
 from sutura.data.scenes.streams import make_stream
@@ -113,6 +115,18 @@ def test_a_finished_run_loads_whole(done: Path) -> None:
     assert [row["prediction"] for row in rows] == ledger["prediction"].to_list()
     with pytest.raises(UserError, match=r"is missing"):
         load_answer(done)
+
+
+def test_a_run_beside_other_frozen_weights_does_not_load(done: Path, tmp_path: Path) -> None:
+    """Fault: an encoder that was exchanged under the same name answers with other features, and nobody is told."""
+    folder = tmp_path / "run"
+    shutil.copytree(folder_of(done), folder)
+    report = read_json(folder / REPORT)
+    assert set(report["fingerprints"]) == {"encoder", "networks"}
+    report["fingerprints"]["encoder"] = "another"
+    write_json(folder / REPORT, report)
+    with pytest.raises(UserError, match=r"trained beside other frozen weights: .*another"):
+        load_answer(folder)
 
 
 def test_streams_are_seen_frame_by_frame(done: Path) -> None:

@@ -67,6 +67,10 @@ def test_the_published_order_is_flagged_and_the_corrected_one_is_not():
     thawed = Phase(epochs=1, frozen=("vision", "text"), vision_blocks=1)
     corrected = (PUBLISHED[0], thawed, PUBLISHED[2])
     assert plan(corrected, 150, per_epoch=10, epochs=15).flags() == []
+    ends_frozen = (Phase(epochs=5, alpha=0.1), Phase(alpha=0.1, frozen=("vision",)))
+    told = plan(ends_frozen, 150, per_epoch=10, epochs=15).flags()
+    assert "FROZEN PICTURE TOWER in phase 2 (steps 51 to 150)" in told[0]
+    assert "EMA OF A FROZEN NETWORK" not in told[0]
     never = plan([Phase()], 150, per_epoch=10, epochs=15).flags()
     assert "alpha is 0 in every phase" in never[0]
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sutura.core.errors import UserError
 from sutura.train import conditioned_text
 from sutura.train.conditioned_config import TextConfig
-from sutura.train.conditioned_text import load_text_network, text_states
+from sutura.train.conditioned_text import load_text_network, shorten, text_states
 from tiny_conditioned import save_bert
 from tiny_models import save_language_model, tiny_tokenizer
 
@@ -65,6 +65,16 @@ def test_what_is_too_long_is_cut_and_counted(
     assert store.cut == longer >= 2
     assert store.rows([0, 1, 2])[0].shape[1] == 3
     assert f"{longer} of 3 captions are longer" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_text_that_is_cut_keeps_the_special_token_at_its_end(tmp_path: Path) -> None:
+    """Fault: BERT reads a cut caption without its [SEP]."""
+    tokenizer = load_text_network(TextConfig(id=save_bert(tmp_path / "bert")))[0]
+    special = tokenizer.all_special_ids[0]
+    plain = next(i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids)
+    assert shorten([plain] * 5 + [special], 3, tokenizer) == [plain, plain, special]
+    assert shorten([plain] * 6, 3, tokenizer) == [plain] * 3
+    assert shorten([plain, special], 3, tokenizer) == [plain, special]
 
 
 def test_a_layer_that_is_not_there_and_weights_that_are_missing_are_refused(

@@ -149,6 +149,8 @@ def ablate(preset: str, overrides: Sequence[str] = (), *, out: Path | None, comm
     for number, cell in enumerate(cells, start=1):
         say(f"{config.name}: {number} of {len(cells)}, {cell.row}, seed {cell.seed}")
         figures[cell.row, cell.seed] = run_cell(cell, command)
+        if number == 1:  # the base: it has to have every metric, and is asked before the others run
+            _check_metrics(config, figures[cell.row, cell.seed])
     told = table(config, figures)
     text = page(config, told, command)
     with atomic_file(folder / PAGE) as temporary:
@@ -236,6 +238,18 @@ def figure(figures: Mapping[str, Any], path: str) -> float:
     if isinstance(here, bool) or not isinstance(here, int | float):
         raise UserError(f"Metric {path!r} is {here!r}, which is no finite number.")
     return float(here)
+
+
+def _check_metrics(config: AblateConfig, figures: Mapping[str, Any]) -> None:
+    """Every metric's path in the figures of the base's first run. Raises UserError with all that are not there."""
+    wrong = []
+    for metric in config.metrics:
+        try:
+            figure(figures, metric.path)
+        except UserError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise UserError(f"After the first run of {config.preset}: {' '.join(wrong)}")
 
 
 def table(config: AblateConfig, figures: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from sutura.core.hashing import fingerprint
 from sutura.core.log import progress_bars, say
 from sutura.core.runtime import pick_device
 from sutura.data.samples import SetAside
-from sutura.data.world_vqa import ScenePicture
 from sutura.evals.answer_inputs import Inputs, load_inputs
 from sutura.evals.answer_report import page
 from sutura.evals.answer_tasks import answer_rows, candidate_answers, share
@@ -44,6 +43,7 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
         UserError: values, data, encoder or language model that do not fit; `resume` without a checkpoint.
     """
     config = parse(AnswerConfig, values, where="the preset of form answer")
+    _check_tasks(config)
     inputs = load_inputs(config)
     built = build_answer_model(config, inputs.encoder.width)
     folder = Path(config.directory) / run_name(config, inputs, built)
@@ -55,6 +55,16 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
         out=out,
         stages=(BLIND,),
     )
+
+
+def _check_tasks(config: AnswerConfig) -> None:
+    """Refuse before anything is loaded what the tasks at the end would be refused for."""
+    if config.test.source == "world":
+        return
+    if asked := [name for name in ("classify", "streams") if getattr(config.tasks, name)]:
+        raise UserError(
+            f"tasks.{asked[0]} is of the built-in world, and the test data is {config.test.source!r}; set it to 0."
+        )
 
 
 def run_name(config: AnswerConfig, inputs: Inputs, built: AnswerModel) -> str:
@@ -120,6 +130,7 @@ def _run(config: AnswerConfig, inputs: Inputs, built: AnswerModel, folder: Path,
         "run": str(folder),
         "seed": config.seed,
         "encoder": inputs.encoder.name,
+        "fingerprints": {"encoder": inputs.encoder.fingerprint, "networks": built.fingerprint},
         "train": inputs.train.facts(),
         "test": inputs.test.facts(),
         "candidates": len(candidates),
@@ -177,10 +188,6 @@ def _score(
 def _tasks(config: AnswerConfig, inputs: Inputs, built: AnswerModel) -> dict[str, Any]:
     """The other tasks, each where the config asks for it."""
     found: dict[str, Any] = {}
-    world = all(isinstance(picture.image, ScenePicture) for picture in inputs.test.pictures)
-    asked = [name for name in ("classify", "streams") if getattr(config.tasks, name)]
-    if asked and not world:
-        raise UserError(f"tasks.{asked[0]} is of the built-in world, and the test data is not; set it to 0.")
     if config.tasks.classify:
         found["classification"] = world_classification(built, config, inputs)
     if config.tasks.gallery:
@@ -231,8 +238,17 @@ def load_answer(folder: Path, device: str = "cpu") -> tuple[AnswerModel, AnswerC
     projector = sorted(name for name in tensors if name.startswith("projector.") and tensors[name].ndim == 2)
     from sutura.encoders import load_encoder
 
-    width = load_encoder(config.encoder).width if projector else None
-    built = build_answer_model(config, width)
+    encoder = load_encoder(config.encoder) if projector else None
+    built = build_answer_model(config, encoder.width if encoder is not None else None)
+    report = read_json(folder / REPORT) if (folder / REPORT).is_file() else {}
+    now = {"encoder": encoder.fingerprint if encoder is not None else None, "networks": built.fingerprint}
+    for name, before in report.get("fingerprints", {}).items():
+        if now[name] not in (None, before):
+            what = config.encoder.id if name == "encoder" else f"{config.predictor.id} or {config.text.id}"
+            raise UserError(
+                f"{folder} was trained beside other frozen weights: {what} has fingerprint {now[name]}, and the run "
+                f"wrote {before}. Give back the files it was trained with, or train it again."
+            )
     places = learned(built)
     wrong = sorted(places.keys() ^ tensors.keys())
     wrong += [name for name in places.keys() & tensors.keys() if places[name].shape != tensors[name].shape]

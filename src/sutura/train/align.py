@@ -206,7 +206,7 @@ def accounts(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[
     for name, value in terms.items():
         found[name] = value.detach()
         found[f"{name}_weight"] = weights[name]
-        found[f"{name}_share"] = weights[name] * value.detach() / total
+        found[f"{name}_share"] = weights[name] * value.detach() / torch.where(total == 0, 1, total)
     return found
 
 

@@ -62,7 +62,14 @@ class Plan:
         told = []
         for i, (phase, start) in enumerate(zip(self.phases, self.starts, strict=True)):
             end = (*self.starts, self.steps)[i + 1]
-            if phase.alpha and not phase.trains_vision():
+            trained = any(earlier.trains_vision() for earlier in self.phases[:i])
+            if phase.alpha and not phase.trains_vision() and trained:
+                told.append(
+                    f"FROZEN PICTURE TOWER in phase {i + 1} (steps {start + 1} to {end}): alpha={phase.alpha:g} while "
+                    "it does not move. Its moving average still comes closer to it, and ends as the same network; the "
+                    "prediction term trains the predictor alone."
+                )
+            elif phase.alpha and not phase.trains_vision():
                 told.append(
                     f"EMA OF A FROZEN NETWORK in phase {i + 1} (steps {start + 1} to {end}): alpha={phase.alpha:g} "
                     "while the picture tower is frozen. Its moving average is the same network for as long as that "

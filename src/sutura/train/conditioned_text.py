@@ -21,6 +21,8 @@ from sutura.stitch.language import load_tokenizer, place_of
 from sutura.train.conditioned_config import TextConfig
 
 STATES, STARTS, FACTS = "states.bin", "starts.npy", "facts.json"
+#: Raised when states are made in another way: since 2 a text that is cut keeps its last special token.
+FORMAT = 2
 #: First parts of names that a text checkpoint may hold beside its trunk: heads of its pre-training.
 HEADS = ("cls.", "lm_head.", "pooler.", "bert.pooler.", "vocab_", "predictions.", "score.", "classifier.")
 
@@ -73,7 +75,7 @@ def text_key(config: TextConfig) -> str:
     files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model"))
     if not any(p.suffix == ".safetensors" for p in files):
         raise UserError(f"Text network {config.id!r} has no safetensors in {folder}.")
-    return fingerprint([[(p.name, fingerprint_file(p)) for p in files], config.layer, config.longest])
+    return fingerprint([FORMAT, [(p.name, fingerprint_file(p)) for p in files], config.layer, config.longest])
 
 
 def text_states(config: TextConfig, texts: Sequence[str], directory: Path, device: str) -> TextStore:
@@ -113,7 +115,9 @@ def _encode_all(config: TextConfig, texts: Sequence[str], folder: Path, device: 
         for start in range(0, len(texts), config.batch):
             ids = [tokenizer(text)["input_ids"] for text in texts[start : start + config.batch]]
             cut += sum(len(one) > config.longest for one in ids)
-            states = _states(model, [one[: config.longest] for one in ids], tokenizer, config.layer)
+            states = _states(
+                model, [shorten(one, config.longest, tokenizer) for one in ids], tokenizer, config.layer
+            )
             width = states[0].shape[1]
             for one in states:
                 half = one.to(torch.float16).cpu()
@@ -129,6 +133,14 @@ def _encode_all(config: TextConfig, texts: Sequence[str], folder: Path, device: 
     size = sum(p.numel() for p in model.parameters())
     facts = {"width": width, "cut": cut, "parameters": size, "fingerprint": key, "id": config.id}
     write_json(folder / FACTS, facts)
+
+
+def shorten(ids: Sequence[int], longest: int, tokenizer: Any) -> list[int]:
+    """At most so many tokens; a text that ends in a special token (BERT's [SEP]) keeps it."""
+    if len(ids) <= longest:
+        return list(ids)
+    ends = longest > 1 and ids[-1] in set(tokenizer.all_special_ids)
+    return [*ids[: longest - 1], ids[-1]] if ends else list(ids[:longest])
 
 
 def _states(model: Any, ids: Sequence[Sequence[int]], tokenizer: Any, layer: int) -> list[Tensor]:
