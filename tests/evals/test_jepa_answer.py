@@ -129,6 +129,19 @@ def test_a_run_beside_other_frozen_weights_does_not_load(done: Path, tmp_path: P
         load_answer(folder)
 
 
+def test_texts_that_do_not_fit_are_refused_before_training(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: an hour of training, and then an error about a candidate's length."""
+
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(jepa_answer, "fit_answer", refuse)
+    with pytest.raises(UserError, match=r"text.max_tokens is 4"):
+        go(done, "seed=3", "text.max_tokens=4", "tasks.gallery=8")
+
+
 def test_streams_are_seen_frame_by_frame(done: Path) -> None:
     """Frames encoded once and shared are what each frame alone would be."""
     built, config = load_answer(folder_of(done))

@@ -21,7 +21,7 @@ from sutura.data.samples import SetAside
 from sutura.evals.answer_inputs import Inputs, load_inputs
 from sutura.evals.answer_report import page
 from sutura.evals.answer_tasks import answer_rows, candidate_answers, share
-from sutura.evals.answer_world import decode_streams, retrieve, world_classification
+from sutura.evals.answer_world import decode_streams, gallery, retrieve, world_classification
 from sutura.evals.baselines import majority_rows
 from sutura.evals.contamination import overlap
 from sutura.evals.ledger import NO_ENCODER, write_ledger
@@ -67,6 +67,15 @@ def _check_tasks(config: AnswerConfig) -> None:
         )
 
 
+def _check_texts(
+    config: AnswerConfig, inputs: Inputs, built: AnswerModel, candidates: tuple[str, ...]
+) -> None:
+    """Every text that is embedded after training fits the text encoder. Raises UserError before training."""
+    built.answers.encode(candidates)
+    if config.tasks.gallery:
+        built.answers.encode(gallery(config, inputs)[1])
+
+
 def run_name(config: AnswerConfig, inputs: Inputs, built: AnswerModel) -> str:
     """`<name>-<hash>`: of all that decides the result; not of where it runs and is kept."""
     settings = {
@@ -82,6 +91,7 @@ def _run(config: AnswerConfig, inputs: Inputs, built: AnswerModel, folder: Path,
     aside, device = SetAside(), pick_device(config.device)
     pictures = to_asked(inputs.train, built.prompt, built.answers, aside)
     candidates = candidate_answers(inputs.train.samples, config.tasks.most_candidates, config.tasks.least)
+    _check_texts(config, inputs, built, candidates)
     overlapping = overlap(inputs.train, inputs.test, directory=Path(config.directory) / "hashes").summary()
     say(f"overlap of training and test pictures: {overlapping}")
     trained: dict[str, Any] = {}
