@@ -171,6 +171,13 @@ def test_intervals_without_spread() -> None:
     assert interval(0.4, np.zeros(1)) == (0, 1)
 
 
+def test_the_sum_of_recalls_is_never_certain() -> None:
+    """Fault: 600 [600, 600] of ten pictures."""
+    found = retrieval(torch.eye(20), torch.eye(20), torch.arange(20))
+    assert found.rsum == found.rsum_high == 600
+    assert 400 < found.rsum_low < 580
+
+
 def test_the_sum_of_recalls_has_the_bootstraps_interval() -> None:
     images, texts, owner = drawn(150, 5, 5, 16, 2.5, 5)
     found = retrieval(images, texts, owner)

@@ -197,7 +197,11 @@ def _scored(
     to_image, by_text = _direction(found[1], np.ones(texts, np.int64), batch or pictures, owner, ks)
     both = (*to_text.recalls, *to_image.recalls)
     rsum = 100 * sum(one.share for one in both)
-    half = 100 * QUANTILE * math.sqrt(_variance(by_image + by_text))
+    variance = _variance(by_image + by_text)
+    half = 100 * QUANTILE * math.sqrt(variance)
+    low, high = rsum - half, rsum + half
+    if variance == 0:  # all right or all wrong: the bounds that the recalls have themselves
+        low, high = 100 * sum(one.low for one in both), 100 * sum(one.high for one in both)
     return Retrieval(
         protocol,
         pictures,
@@ -205,8 +209,8 @@ def _scored(
         to_text,
         to_image,
         rsum,
-        max(0.0, rsum - half),
-        min(100.0 * len(both), rsum + half),
+        max(0.0, low),
+        min(100.0 * len(both), high),
         100 * sum(one.chance for one in both),
         batch,
     )
