@@ -126,7 +126,7 @@ def test_pictures_that_cannot_be_opened_are_counted(test):
 def test_hashes_are_kept_by_the_pictures_fingerprint(tmp_path, test, train, monkeypatch):
     first = overlap(train, test, directory=tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == sorted(f"pictures-v1-{data.pictures_fingerprint}.npz" for data in (train, test))
+    assert names == sorted(f"pictures-v2-{data.pictures_fingerprint}.npz" for data in (train, test))
 
     def never(pictures):
         raise AssertionError("hashed again")

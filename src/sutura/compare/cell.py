@@ -41,7 +41,7 @@ Report = Callable[[str, int, int], None]
 
 REMEMBERED = (
     f"\n`{RECORD}` remembers the training data: the most frequent answers, and for every picture its hashes and "
-    "a 16 × 16 thumbnail. `sutura eval` reads it to show the majority's score and to look for a benchmark's "
+    "a 32 × 32 thumbnail. `sutura eval` reads it to show the majority's score and to look for a benchmark's "
     "pictures in it. Remove it before passing on a stitch whose pictures are private.\n"
 )
 

@@ -137,7 +137,7 @@ class HubSettings(Section):
         push: send every cell when it is finished, and the whole with its card at the end.
         repo: "org/name"; HF_REPO_ID of the environment or of `.env` by default.
         private: of a repository that is made now; a public one is refused while this is set.
-        thumbnails: also send what a stitch remembers of its training pictures, 16 × 16 thumbnails included.
+        thumbnails: also send what a stitch remembers of its training pictures, 32 × 32 thumbnails included.
     """
 
     push: bool = False

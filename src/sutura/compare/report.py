@@ -25,6 +25,7 @@ from sutura.compare.tables import (
     types_table,
 )
 from sutura.compare.verdict import listing, percent, verdict
+from sutura.compare.without import stand_without, without_lines
 from sutura.core.checkpoint import atomic_file
 from sutura.core.hashing import fingerprint
 from sutura.evals.benchmarks import BENCHMARKS
@@ -52,7 +53,8 @@ def write_report(
         notes: what is worth saying besides. All keys optional: `name`, `command`, `machine`, `versions`
             (mapping), `overlap` (benchmark → sentence or counts), `set_aside` (data → reason → count),
             `remarks` (sentences), `metrics` (benchmark → headline column), `broken_rules` (sentences), `rates`
-            (encoder → the learning rate chosen for it, and what each scored).
+            (encoder → the learning rate chosen for it, and what each scored), `affected` (benchmark → ids of items
+            whose pictures were trained on), `sheets` (benchmark → picture of the pairs).
 
     Returns:
         The path of report.md.
@@ -76,6 +78,7 @@ def write_report(
     lines += _cost_lines(directory, cells_meta)
     lines += _matching_lines(standings, facts)
     lines += _input_lines(cells_meta, notes)
+    lines += without_lines(stand_without(frame, standings, facts, notes.get("affected") or {}))
     lines += _repeat_lines(cells_meta, config_resolved, notes)
     _write(directory / "tables" / "results.csv", results_table(standings).csv())
     path = directory / "report.md"
@@ -272,6 +275,10 @@ def _input_lines(cells: Sequence[Mapping[str, Any]], notes: Mapping[str, Any]) -
         lines.append(f"- Overlap ({name}): {text}")
     if not overlaps:
         lines.append("- Overlap of training and test pictures: not checked.")
+    for name, sheet in dict(notes.get("sheets") or {}).items():
+        lines.append(
+            f"- Pairs of {name} to be looked at, test picture left, training picture right: [{sheet}]({sheet})"
+        )
     return [*lines, ""]
 
 

@@ -12,6 +12,7 @@ from sutura.compare.cell import Inputs
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import Job, run_jobs, without_pictures
 from sutura.compare.grid import Cell, is_finished, plan_cells
+from sutura.compare.leaks import keep_overlaps
 from sutura.compare.load import Loaded, closed_sets, describe_pictures
 from sutura.compare.publish import finish
 from sutura.compare.separate import prepare
@@ -26,7 +27,7 @@ from sutura.encoders import load_encoder
 from sutura.encoders.base import VisionEncoder
 from sutura.encoders.cache import Store, cached_features, estimate_bytes
 from sutura.encoders.config import EncoderConfig
-from sutura.evals.contamination import overlap
+from sutura.evals.contamination import Overlap, overlap
 from sutura.evals.training_record import TrainingRecord
 from sutura.stitch.bundle import StitchConfig, build_stitch
 from sutura.stitch.language import embedding_size
@@ -56,6 +57,7 @@ def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], N
     check_before_work(config)
     data, record, remembered = prepare(config)
     overlaps = check_overlap(config, data, record)
+    team.from_first(lambda: keep_overlaps(Path(config.runs) / config.name, overlaps, data.tests, data.train))
     unread = SetAside()
     # Before any picture is encoded: a language model that cannot be used is told at once.
     language = build_stitch(StitchConfig(encoder=None, llm=config.llm, prompt=config.prompt))
@@ -70,21 +72,24 @@ def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], N
         f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate"
     )
     run_jobs([make_job(cell, config, data, by_name, remembered) for cell in missing], config, on_cell)
-    notes = {"overlap": overlaps, "unread": unread.counts, "rates": sweep.facts()}
+    notes = {
+        "overlap": {name: found.summary() for name, found in overlaps.items()},
+        "unread": unread.counts,
+        "rates": sweep.facts(),
+    }
     path = team.from_first(lambda: finish(config, cells, data, notes, command))
     say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")
     return path
 
 
-def check_overlap(config: CompareConfig, data: Loaded, record: TrainingRecord) -> dict[str, str]:
-    """One sentence a benchmark: how many of its pictures were trained on. Said before anything is scored."""
+def check_overlap(config: CompareConfig, data: Loaded, record: TrainingRecord) -> dict[str, Overlap]:
+    """Benchmark → which of its pictures were trained on. Said before anything is scored."""
     if not config.data.overlap:
         return {}
     found = {}
     for name, test in data.tests.items():
-        result = overlap(record, test, directory=Path(config.runs) / "hashes")
-        found[name] = result.summary()
-        say(f"overlap of training pictures with {name}: {found[name]}")
+        found[name] = overlap(record, test, directory=Path(config.runs) / "hashes")
+        say(f"overlap of training pictures with {name}: {found[name].summary()}")
     return found
 
 
