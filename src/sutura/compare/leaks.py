@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sutura.core.checkpoint import read_json, write_json
 from sutura.core.errors import UserError
 from sutura.data.samples import VqaData
-from sutura.evals.contact_sheet import write_sheet
+from sutura.encoders.cache import Store
+from sutura.evals.contact_sheet import MOST, write_pairs, write_sheet
 from sutura.evals.contamination import Overlap
+from sutura.evals.embedded import Alike, alike
 from sutura.evals.overlap_of_sets import listed
 from sutura.evals.training_record import TrainingRecord
 
@@ -46,6 +48,50 @@ def keep_overlaps(
         shown = write_sheet(sheet, result, tests[name], train)
         written[name] = {**listed(result), "sheet": sheet.name if shown else None, "shown": shown}
     write_json(directory / OVERLAP, written)
+
+
+def keep_alike(
+    directory: Path,
+    found: Mapping[str, Alike],
+    tests: Mapping[str, VqaData],
+    train: VqaData,
+) -> None:
+    """Write candidates by features beside what `keep_overlaps` wrote, and a sheet of the nearest pairs.
+
+    Args:
+        directory: of the comparison.
+        found: benchmark → candidates.
+        tests, train: where the pictures come from.
+    """
+    written = _read(directory)
+    for number, name in enumerate(written):
+        if name in found:
+            sheet = directory / f"overlap-{number}-features.png"
+            shown = write_pairs(sheet, found[name].named()[:MOST], tests[name], train)
+            written[name]["by_features"] = {**found[name].facts(), "sheet": sheet.name if shown else None}
+    if written:
+        write_json(directory / OVERLAP, written)
+
+
+def by_features(
+    encoder: str, stores: Sequence[Store], tests: Sequence[str], overlaps: Mapping[str, Overlap]
+) -> dict[str, Alike]:
+    """Benchmark → candidates by an encoder's features on disk.
+
+    Args:
+        encoder: its name.
+        stores: features of the training pictures, then of every benchmark's.
+        tests: benchmarks in the order of their stores.
+        overlaps: what was found already. A benchmark that is not in it, or whose pictures are scenes of the built-in
+            world, which look alike to every encoder, is left out.
+    """
+    found = {}
+    for name, store in zip(tests, stores[1:], strict=False):
+        known = overlaps.get(name)
+        if known is not None and not known.not_altered:
+            copies = {*known.exact, *known.near, *known.altered}
+            found[name] = alike(encoder, stores[0], store, copies)
+    return found
 
 
 def affected_items(directory: Path) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from sutura.compare.cell import Inputs
 from sutura.compare.config import CompareConfig
 from sutura.compare.engine import Job, run_jobs, without_pictures
 from sutura.compare.grid import Cell, is_finished, plan_cells
-from sutura.compare.leaks import keep_overlaps
+from sutura.compare.leaks import by_features, keep_alike, keep_overlaps
 from sutura.compare.load import Loaded, closed_sets, describe_pictures
 from sutura.compare.publish import finish
 from sutura.compare.separate import prepare
@@ -28,6 +28,7 @@ from sutura.encoders.base import VisionEncoder
 from sutura.encoders.cache import Store, cached_features, estimate_bytes
 from sutura.encoders.config import EncoderConfig
 from sutura.evals.contamination import Overlap, overlap
+from sutura.evals.embedded import Alike
 from sutura.evals.training_record import TrainingRecord
 from sutura.stitch.bundle import StitchConfig, build_stitch
 from sutura.stitch.language import embedding_size
@@ -63,6 +64,9 @@ def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], N
     language = build_stitch(StitchConfig(encoder=None, llm=config.llm, prompt=config.prompt))
     eyes = load_encoders(config, data, unread)
     print_parts(config, language.model.lm, eyes)
+    told = {name: found.summary() for name, found in overlaps.items()}
+    for name, alike in look_by_features(config, data, eyes, overlaps).items():
+        told[name] += f" {alike.summary()}"
     by_name = {seen.facts["name"]: seen for seen in eyes}
     sweep = choose_rates(config, data, by_name, language.llm_fingerprint)
     cells = cells_of(config, eyes, data, language.llm_fingerprint, sweep.chosen)
@@ -72,11 +76,7 @@ def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], N
         f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate"
     )
     run_jobs([make_job(cell, config, data, by_name, remembered) for cell in missing], config, on_cell)
-    notes = {
-        "overlap": {name: found.summary() for name, found in overlaps.items()},
-        "unread": unread.counts,
-        "rates": sweep.facts(),
-    }
+    notes = {"overlap": told, "unread": unread.counts, "rates": sweep.facts()}
     path = team.from_first(lambda: finish(config, cells, data, notes, command))
     say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")
     return path
@@ -90,6 +90,22 @@ def check_overlap(config: CompareConfig, data: Loaded, record: TrainingRecord) -
     for name, test in data.tests.items():
         found[name] = overlap(record, test, directory=Path(config.runs) / "hashes")
         say(f"overlap of training pictures with {name}: {found[name].summary()}")
+    return found
+
+
+def look_by_features(
+    config: CompareConfig, data: Loaded, eyes: Sequence[Eyes], overlaps: Mapping[str, Overlap]
+) -> dict[str, Alike]:
+    """Benchmark → near-duplicates by the features of the first trained encoder that has some on disk."""
+    for seen in eyes:
+        if seen.stores and seen.config.trained and seen.config.untrained_seed is None:
+            found = by_features(seen.facts["name"], seen.stores, list(data.tests), overlaps)
+            for name, one in found.items():
+                say(f"{name}: {one.summary()}")
+            break
+    else:
+        return {}
+    here().from_first(lambda: keep_alike(Path(config.runs) / config.name, found, data.tests, data.train))
     return found
 
 

@@ -23,7 +23,7 @@ WHOLE, WINDOW = 0.6, 0.8
 #: Candidates of a test picture that are looked at, of each hand; the most alike first.
 KEPT = 6
 #: Parts of a side that a copy may have lost: left, top, right, bottom. What lies between is near one of them.
-_WINDOWS = ((0.07,) * 4, (0.08, 0.08, 0, 0), (0, 0.08, 0.08, 0), (0.08, 0, 0, 0.08), (0, 0, 0.08, 0.08))
+WINDOWS = ((0.07,) * 4, (0.08, 0.08, 0, 0), (0, 0.08, 0.08, 0), (0.08, 0, 0, 0.08), (0, 0, 0.08, 0.08))
 _FREQUENCIES = 6
 _COARSE = THUMBNAIL // 2
 #: Standard deviation of brightness (0–255) under which a picture is too plain to be told from others.
@@ -83,8 +83,8 @@ def candidates(
     """Rows of test and of train that may be copies, at most KEPT a test picture, by test picture."""
     ours, theirs = _coarse(test), _coarse(train)
     views = [(_vectors(ours), _vectors(theirs), WHOLE)]
-    for window in _WINDOWS:
-        cut = _cut(window)
+    for window in WINDOWS:
+        cut = cut_of(window)
         views.append((_vectors(ours, cut), views[0][1], WINDOW))
         views.append((views[0][0], _vectors(theirs, cut), WINDOW))
     rows = max(1, _BLOCK // max(1, len(train)))
@@ -129,7 +129,7 @@ def _coarse(thumbnails: np.ndarray) -> Float32[np.ndarray, "pictures 16 16"]:
     return np.concatenate(parts) if parts else np.zeros((0, _COARSE, _COARSE), np.float32)
 
 
-def _cut(window: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+def cut_of(window: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Matrices that stretch the window of a coarse picture over the whole, for rows and for columns."""
     left, top, right, bottom = window
     cells = np.arange(_COARSE) + 0.5

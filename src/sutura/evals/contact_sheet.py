@@ -43,7 +43,11 @@ def write_sheet(
     Raises:
         UserError: an ending that names no format of pictures.
     """
-    pairs = in_turns(found.pairs())[:most]
+    return write_pairs(path, in_turns(found.pairs())[:most], test, train)
+
+
+def write_pairs(path: Path, pairs: Sequence[Pair], test: VqaData, train: VqaData | TrainingRecord) -> int:
+    """As `write_sheet`, for pairs that are chosen already."""
     if not pairs:
         return 0
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):

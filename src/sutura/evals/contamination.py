@@ -86,11 +86,12 @@ class Overlap:
 
     def summary(self) -> str:
         """One sentence for the report."""
-        wording = (
-            f"{self.question_share:.1%} of the test questions' wordings occur in training, {self.answer_share:.1%} "
-            "with the same answer"
-        )
         missed = f"; {self.unreadable} unreadable pictures were not compared" if self.unreadable else ""
+        if self.test_items:
+            missed = (
+                f"; {self.question_share:.1%} of the test questions' wordings occur in training, "
+                f"{self.answer_share:.1%} with the same answer{missed}"
+            )
         if not self.looks:
             missed += (
                 f"; only the same pixels were looked for: thumbnails of {self.train_pictures:,} training "
@@ -105,21 +106,28 @@ class Overlap:
             )
             return (
                 f"No picture of {self.test} ({self.test_pictures:,}) is in {self.train} "
-                f"({self.train_pictures:,}){copy}; {wording}{missed}."
+                f"({self.train_pictures:,}){copy}{missed}."
             )
-        near = f", {len(self.near):,} re-encoded or resized" if self.looks else ""
-        if self.altered:
-            near += f", {len(self.altered):,} altered: "
-            near += ", ".join(
-                f"{count:,} {how.replace(', ', ' and ')}" for how, count in self.kinds().items()
-            )
-        named = f"; {self.renamed:,} of these under another name" if self.renamed else ""
         return (
             f"{self.pictures:,} of {self.test_pictures:,} pictures ({self.pictures / self.test_pictures:.1%}) of "
-            f"{self.test} are in {self.train} ({len(self.exact):,} with the same pixels{named}{near}), with "
-            f"{len(self.items):,} of {self.test_items:,} questions; {len(self.same_question):,} of these "
-            f"were asked about that picture in training, {len(self.same_answer):,} with the same answer; "
-            f"{wording}{missed}. Scores on them do not measure generalisation."
+            f"{self.test} are in {self.train} ({self._kinds_told()}){self._questions_told()}{missed}. "
+            "Scores on them do not measure generalisation."
+        )
+
+    def _kinds_told(self) -> str:
+        named = f"; {self.renamed:,} of these under another name" if self.renamed else ""
+        near = f", {len(self.near):,} re-encoded or resized" if self.looks else ""
+        if self.altered:
+            kinds = (f"{count:,} {how.replace(', ', ' and ')}" for how, count in self.kinds().items())
+            near += f", {len(self.altered):,} altered: {', '.join(kinds)}"
+        return f"{len(self.exact):,} with the same pixels{named}{near}"
+
+    def _questions_told(self) -> str:
+        if not self.test_items:
+            return ""
+        return (
+            f", with {len(self.items):,} of {self.test_items:,} questions; {len(self.same_question):,} of these "
+            f"were asked about that picture in training, {len(self.same_answer):,} with the same answer"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -172,8 +180,9 @@ def overlap(train: VqaData | TrainingRecord, test: VqaData, *, directory: Path |
     exact = exact_matches(ours, theirs)
     near = near_matches(ours, theirs) if record.has_thumbnails else {}
     near = {name: found for name, found in near.items() if name not in exact}
-    not_altered = _not_altered(record, test)
-    altered = {} if not_altered else altered_matches(ours, theirs, skip={*exact, *near})
+    scenes = _scenes(test) if record.name.startswith("world/") else set()
+    not_altered = _not_altered(record, len(scenes) == len(ours.ids))
+    altered = {} if not_altered else altered_matches(ours, theirs, skip={*exact, *near, *scenes})
     matches = exact | near | {name: tuple(one.picture for one in found) for name, found in altered.items()}
     asked = record.asked(name for names in matches.values() for name in names)
     items, same_question, same_answer = [], [], []
@@ -216,9 +225,14 @@ def _pairs_of(sample: Sample) -> list[tuple[int, int]]:
     return [(question, word_hash(answer)) for answer in sample.answers]
 
 
-def _not_altered(record: TrainingRecord, test: VqaData) -> str:
+def _scenes(data: VqaData) -> set[str]:
+    """Ids of the pictures that the built-in world draws."""
+    return {turns.image_id for turns in data.pictures if isinstance(turns.image, ScenePicture)}
+
+
+def _not_altered(record: TrainingRecord, only_scenes: bool) -> str:
     """Why altered copies cannot be looked for; nothing where they can."""
-    if record.name.startswith("world/") and all(isinstance(p.image, ScenePicture) for p in test.pictures):
+    if only_scenes:
         return "scenes of the built-in world look alike, and no scene is in two of its splits"
     if not record.has_thumbnails:
         return "there are no thumbnails"

@@ -32,7 +32,7 @@ RECORD = "training.parquet"
 VERSION = 2
 #: Versions that are read, with the side of their thumbnails.
 _SIDES = {1: CELLS, VERSION: THUMBNAIL}
-#: Training pictures up to which thumbnails are kept: two or three kilobytes each on disk.
+#: Training pictures up to which thumbnails are kept: 1 kB (scenes) to 3 kB (photographs) each on disk.
 THUMBNAILS_UP_TO = 20_000
 
 _COLUMNS: dict[str, Any] = {
@@ -144,7 +144,8 @@ def make_record(data: VqaData, directory: Path | None = None, *, look: bool = Tr
     rows = pl.DataFrame(list(columns()), schema=_COLUMNS, orient="row")
     unreadable = tuple(hashes.unreadable) if hashes else ()
     name = f"{data.name}/{data.split}"
-    return TrainingRecord(name, data.fingerprint, fit_majority(data.samples), rows, look, unreadable)
+    majority = fit_majority(data.samples) if data.samples else Majority("")  # pictures without questions
+    return TrainingRecord(name, data.fingerprint, majority, rows, look, unreadable)
 
 
 def write_record(path: Path, record: TrainingRecord) -> None:
