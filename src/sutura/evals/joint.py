@@ -85,7 +85,8 @@ def load_joint(spec: str) -> TwoTower:
         again = written.get("command") or "`sutura jepa train` with its preset"
         raise UserError(
             f"{folder.name} is a run of the form {form!r}, which has no embedding of a text on its own; retrieval "
-            f"needs the form {', '.join(LOADERS)}. For its own scores run {again} again: a finished run is not trained anew."
+            f"needs the form {', '.join(LOADERS)}. For its own scores run {again} again; a finished run is not "
+            "trained anew."
         )
     if not (folder / weights).is_file():
         raise UserError(
