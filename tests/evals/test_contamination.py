@@ -273,7 +273,8 @@ def test_blocks_and_pairs_do_not_change_what_is_altered(monkeypatch):
         "changed", [one(f"c{n}", encode(cut(i, 0.07, 0.02, 0, 0.05))) for n, i in enumerate(images)]
     )
     whole = overlap(plain, changed).altered
-    monkeypatch.setattr(altered, "_BLOCK", 70)
+    monkeypatch.setattr(altered, "_ROWS", 7)
+    monkeypatch.setattr(altered, "_COLUMNS", 11)
     monkeypatch.setattr(altered, "_PAIRS", 3)
     assert overlap(plain, changed).altered == whole
     assert len(whole) == 30

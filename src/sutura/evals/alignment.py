@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float32, UInt8
 BRIGHTNESS, STRUCTURE = 0.975, 0.8
 #: Least share of the duller picture's colour that the other's colours explain, where both have any.
 COLOUR = 0.6
+#: Correlation of brightness from which a pair is aligned further. Copies that are cropped by a tenth a side have 0.9
+#: after two steps (99 of 100), pairs of other pictures 0.74 at most (99 of 100).
+_HOPEFUL = 0.8
 #: Largest part of a side by which a copy is looked for beyond the other's edge.
 _BEYOND = 0.13
 #: Mean colour (distance of the channels, 0–255) under which a picture counts as grey.
@@ -60,8 +63,14 @@ def compare(one: UInt8[np.ndarray, "pairs 32 32 3"], other: UInt8[np.ndarray, "p
     """
     pictures = [_smooth(each.astype(np.float32)) for each in (one, other)]
     halves = [halved(grey(each)) for each in pictures]
-    placing = _place(halves[0], halves[1], np.tile(np.array([1, 0, 1, 0], np.float32), (len(one), 1)), 8)
-    brightness = _judge(halves[0], halves[1], placing)[0]
+    placing = np.tile(np.array([1, 0, 1, 0], np.float32), (len(one), 1))
+    brightness = np.ones(len(one), np.float32)
+    for least in (0.0, _HOPEFUL):  # two steps show which pairs are worth two more
+        left = np.flatnonzero(brightness >= least)
+        if len(left):
+            a, b = (each[left] for each in halves)
+            placing[left] = _place(a, b, placing[left], 2)
+            brightness[left] = _judge(a, b, placing[left])[0]
     fit = Fit(
         placing,
         brightness,

@@ -28,9 +28,9 @@ _FREQUENCIES = 6
 _COARSE = THUMBNAIL // 2
 #: Standard deviation of brightness (0–255) under which a picture is too plain to be told from others.
 _PLAIN = 4.0
-#: Pairs compared, and pairs aligned, at a time.
-_BLOCK = 8_000_000
-_PAIRS = 2_000
+#: Test and training pictures whose vectors are compared, and pairs that are aligned, at a time.
+_ROWS, _COLUMNS = 256, 2_048
+_PAIRS = 500
 
 
 class Copy(NamedTuple):
@@ -82,15 +82,15 @@ def candidates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of test and of train that may be copies, at most KEPT a test picture, by test picture."""
     ours, theirs = _coarse(test), _coarse(train)
-    views = [(_vectors(ours), _vectors(theirs), WHOLE)]
+    whole, others = _vectors(ours), np.ascontiguousarray(_vectors(theirs).T)
+    views = [(whole, others, WHOLE)]
     for window in WINDOWS:
         cut = cut_of(window)
-        views.append((_vectors(ours, cut), views[0][1], WINDOW))
-        views.append((views[0][0], _vectors(theirs, cut), WINDOW))
-    rows = max(1, _BLOCK // max(1, len(train)))
-    starts = range(0, len(test), rows)
+        views.append((_vectors(ours, cut), others, WINDOW))
+        views.append((whole, np.ascontiguousarray(_vectors(theirs, cut).T), WINDOW))
+    starts = range(0, len(test), _ROWS)
     with ThreadPoolExecutor(cpu_count()) as pool:
-        blocks = pool.map(lambda start: _block(views, start, start + rows), starts)
+        blocks = pool.map(lambda start: _block(views, start, start + _ROWS), starts)
         pairs = [(i + start, j) for start, (i, j) in zip(starts, blocks, strict=True)]
     return np.concatenate([i for i, _ in pairs]), np.concatenate([j for _, j in pairs])
 
@@ -99,14 +99,8 @@ def _block(
     views: list[tuple[np.ndarray, np.ndarray, float]], start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best pairs of some test pictures over all views. The vectors of a view have cosines of their own scale."""
-    i, j, scores = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-    for ours, theirs, least in views:
-        alike = ours[start:stop] @ theirs.T
-        flat = np.flatnonzero(alike.ravel() > least)
-        more, column = np.divmod(flat, len(theirs))
-        keep = _best(more, alike.ravel()[flat])
-        i, j = np.concatenate([i, more[keep]]), np.concatenate([j, column[keep]])
-        scores = np.concatenate([scores, alike.ravel()[flat[keep]]])
+    found = [_above(ours[start:stop], theirs, least) for ours, theirs, least in views]
+    i, j, scores = (np.concatenate(columns) for columns in zip(*found, strict=True))
     order = np.lexsort((-scores, j, i))
     i, j, scores = i[order], j[order], scores[order]
     first = np.ones(len(i), bool)
@@ -114,6 +108,21 @@ def _block(
     i, j, scores = i[first], j[first], scores[first]
     keep = _best(i, scores)
     return i[keep], j[keep]
+
+
+def _above(ours: np.ndarray, theirs: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns and cosines of the best pairs of every row above a cosine; piece by piece, to stay in the cache."""
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
+    for at in range(0, theirs.shape[1], _COLUMNS):
+        alike = (ours @ theirs[:, at : at + _COLUMNS]).ravel()
+        hits = np.flatnonzero(alike > least)
+        if len(hits):
+            i, j = np.divmod(hits, min(_COLUMNS, theirs.shape[1] - at))
+            keep = _best(i, alike[hits])
+            parts.append((i[keep], j[keep] + at, alike[hits[keep]]))
+    i, j, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    keep = _best(i, scores)
+    return i[keep], j[keep], scores[keep]
 
 
 def _best(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -117,8 +117,8 @@ def _pictures(rows: Rows, place: PicturesAt, split: str) -> VqaData:
     aside = SetAside()
     aside.include(rows.set_aside)
     content = [f"{stamp}/{row}" for row in first.values()]
-    label = name_at(place.path) if not Path(place.path).suffix else Path(place.path).name
-    return make_data(label, split or "all", turns, content=content, set_aside=aside)
+    part = split or (Path(place.path).stem if Path(place.path).expanduser().is_file() else "all")
+    return make_data(name_at(place.path), part, turns, content=content, set_aside=aside)
 
 
 def _name(rows: Rows, row: int) -> str:
