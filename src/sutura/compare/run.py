@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sutura.compare.cell import Inputs
-from sutura.compare.config import CompareConfig
+from sutura.compare.config import CompareConfig, CurveSettings
+from sutura.compare.cost_log import encoder_cost
+from sutura.compare.curve_log import asked_on_the_way, curve_identity
 from sutura.compare.engine import Job, run_jobs, without_pictures
 from sutura.compare.grid import Cell, is_finished, plan_cells
 from sutura.compare.load import Loaded, closed_sets, describe_pictures
@@ -39,12 +41,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Eyes:
-    """One encoder row: its config, facts, and either features on disk or the encoder itself."""
+    """One encoder row: its config, facts, either features on disk or the encoder itself, and what a picture costs it."""
 
     config: EncoderConfig
     facts: dict[str, Any]
     stores: tuple[Store, ...]
     encoder: VisionEncoder | None
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], None] | None = None) -> Path:
@@ -103,7 +106,7 @@ def load_encoders(config: CompareConfig, data: Loaded, set_aside: SetAside) -> l
             "num_tokens": config.projector.tokens(encoder.num_tokens),
         }
         stores = () if live else compute_features(config, encoder, data.all, set_aside)
-        eyes.append(Eyes(row, facts, stores, encoder if live else None))
+        eyes.append(Eyes(row, facts, stores, encoder if live else None, encoder_cost(encoder)))
     return eyes
 
 
@@ -156,6 +159,7 @@ def choose_rates(
     chosen = config.model_copy(
         update={
             "seeds": (config.seeds[0] if seed is None else seed,),
+            "curve": CurveSettings(),
             "controls": config.controls.model_copy(update=alone),
         }
     )
@@ -195,6 +199,7 @@ def cells_of(
         train_fingerprint=data.train.fingerprint,
         test_fingerprints=tests,
         rates=rates,
+        curve=curve_identity(config, data.select),
     )
 
 
@@ -217,11 +222,12 @@ def make_job(
     """A cell with its inputs; questions about pictures that gave no features are left to the tally."""
     seen = eyes.get(cell.facts["name"]) if cell.facts is not None else None
     live = seen is not None and seen.encoder is not None
-    train, tests = data.train, data.tests
+    train, tests, asked = data.train, data.tests, asked_on_the_way(config, data.select)
     if not live:
         known = {name for store in seen.stores for name in store.image_ids} if seen else None
         train = without_pictures(train, known)
         tests = {name: without_pictures(test, known) for name, test in tests.items()}
+        asked = None if asked is None else without_pictures(asked, known)
     words = None
     if cell.condition == "text-ceiling":
         words = describe_pictures(data)
@@ -237,5 +243,7 @@ def make_job(
             closed_sets(config, data),
             data.versions,
             record,
+            asked,
+            seen.cost if seen else {},
         ),
     )
