@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
+from compare.test_run import cells_of, parts, settings
 from sutura.compare import compare
 from sutura.compare.curve_log import CURVE, read_points
 from sutura.compare.grid import CELL
 from sutura.core.checkpoint import read_json
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
-
-from compare.test_run import cells_of, parts, settings
 
 __all__ = ["parts"]
 SELECT = {"source": "world", "split": "select", "limit": 4, "questions_per_picture": 3}
@@ -58,12 +57,16 @@ def test_a_curve_counts_answers_from_none_to_all(watched: Path) -> None:
     assert len(points[0]["items"]) == len(points[0]["pictures"]) == 10
     assert all(name.startswith("world/select/") for name in points[0]["pictures"])
     assert {len(point["right"]) for point in points} == {10}
-    ends = [row["evaluation"]["selection"] for row in read_metrics(folder / "metrics.jsonl") if "evaluation" in row]
+    ends = [
+        row["evaluation"]["selection"]
+        for row in read_metrics(folder / "metrics.jsonl")
+        if "evaluation" in row
+    ]
     assert ends == [pytest.approx(point["right"].count("1") / 10) for point in points[1:]]
 
 
 def test_training_is_the_same_with_and_without_a_curve(watched: Path, parts: Path, tmp_path: Path) -> None:
-    """Fault: questions asked on the way draw from the state that dropout is drawn from, or leave the model in eval mode."""
+    """Fault: questions asked on the way draw from dropout's random state, or leave the model in eval mode."""
     values = with_curve(parts, tmp_path)
     del values["curve"]
     plain = cell(compare(values))
@@ -101,7 +104,7 @@ def test_training_time_is_told_without_the_questions(watched: Path) -> None:
     folder = cell(watched)
     facts, last = read_json(folder / CELL), list(read_metrics(folder / "metrics.jsonl"))[-1]
     asked = sum(point["seconds"] for point in read_points(folder / CURVE)[1:])
-    assert 0 < asked
+    assert asked > 0
     assert facts["seconds"]["train"] == pytest.approx(last["seconds"] - asked, abs=0.1)
     assert facts["answers_per_second"] == pytest.approx(facts["answers"] / facts["seconds"]["train"])
 

@@ -255,7 +255,7 @@ def _train(
 
 
 def _eyes(cell: Cell, inputs: Inputs, stitch: Stitch) -> Patches | None:
-    """Image ids → patches as the cell's stitch sees them: kept ones, or of the encoder that runs live; None if blind."""
+    """Image ids → patches as the stitch sees them: kept ones, or of the encoder that runs live; None if blind."""
     if cell.condition != "picture":
         return None
     if inputs.encoder is None:

@@ -106,10 +106,10 @@ class CurveSettings(Section):
     on computes the cells anew.
 
     Args:
-        points: how many, evenly spaced over the run, the end included; one before the first step comes on top. 0 for none.
+        points: how many, evenly spaced over the run, the end included, and one more before the first step; 0 for none.
         items: questions asked at each: the first so many of `data.select`.
-        levels: accuracies, 0 to 1, for which the answers needed to reach them are told; without any, one is chosen halfway
-            between the blind run's end and the best end.
+        levels: accuracies, 0 to 1, for which the answers needed to reach them are told; without any, one is chosen
+            halfway between the blind run's end and the best end.
     """
 
     points: int = Field(default=0, ge=0)

@@ -1,4 +1,4 @@
-"""A learning curve while it is made: the same few questions of the selection split, asked again and again in training."""
+"""A learning curve while it is made: a few questions of the selection split, asked again and again in training."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ class CurveLog:
     measured already measures it once more and keeps it once. Nothing random is drawn.
 
     Args:
-        path: of the file: one JSON object a point with `step`, `answers` (seen until then), `right` (a digit a question,
-            1 where the answer was exactly right) and `seconds`; the first one names the `items` and their `pictures`.
+        path: of the file: one JSON object a point with `step`, `answers` (seen until then), `right` (a digit a
+            question, 1 where the answer was exactly right) and `seconds`; the first one names the `items` and their
+            `pictures`.
         stitch: that is trained.
         data: the questions.
         config: of decoding.

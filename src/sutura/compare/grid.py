@@ -70,8 +70,8 @@ def plan_cells(
         train_fingerprint: of the training data.
         test_fingerprints: benchmark → fingerprint of its data.
         rates: encoder's name, or "none" for the blind run → its own learning rate.
-        curve: what a learning curve depends on, where one is measured; not named otherwise, so that a comparison without
-            curves has the cells it always had.
+        curve: what a learning curve depends on, where one is measured; not named otherwise, so that a comparison
+            without curves has the cells it always had.
     """
     rates = rates or {}
 

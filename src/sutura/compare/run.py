@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Eyes:
-    """One encoder row: its config, facts, either features on disk or the encoder itself, and what a picture costs it."""
+    """One encoder row: its config, facts, features on disk or the encoder itself, and what a picture costs."""
 
     config: EncoderConfig
     facts: dict[str, Any]
