@@ -22,7 +22,7 @@ def rotation(width: int) -> Tensor:
 def by_definition(x: Tensor, y: Tensor, *, debiased: bool) -> float:
     """Written out over pairs of samples: HSIC with H K H, or Song et al.'s sums over different samples."""
     n = len(x)
-    k, l = x @ x.T, y @ y.T
+    of_x, of_y = x @ x.T, y @ y.T
     if not debiased:
         h = torch.eye(n, dtype=torch.float64) - 1 / n
 
@@ -37,7 +37,7 @@ def by_definition(x: Tensor, y: Tensor, *, debiased: bool) -> float:
             second = (one @ a @ one) * (one @ b @ one) / ((n - 1) * (n - 2))
             return float(first + second - 2 * (one @ a @ b @ one) / (n - 2)) / (n * (n - 3))
 
-    return hsic(k, l) / math.sqrt(hsic(k, k) * hsic(l, l))
+    return hsic(of_x, of_y) / math.sqrt(hsic(of_x, of_x) * hsic(of_y, of_y))
 
 
 @pytest.mark.parametrize("debiased", [True, False])

@@ -32,7 +32,8 @@ def linear_cka(
 
     Source: Kornblith et al. 2019, arXiv:1905.00414, equation 4 with the linear kernel (section 3, "Feature space");
         debiased: Nguyen et al. 2021, arXiv:2010.15327, equation 3, after Song et al. 2012, JMLR 13.
-    Differs: the debiased sums are taken over features, not over pairs of samples: the same values in O(samples · width²).
+    Differs: the debiased sums are taken over features, not over pairs of samples: the same values without a matrix of
+        samples × samples.
     """
     if len(x) != len(y):
         raise ValueError(f"{len(x)} and {len(y)} samples: both must be of the same pictures.")
@@ -60,9 +61,9 @@ def _hsic(x: Tensor, y: Tensor) -> float:
 def _unbiased_hsic(x: Tensor, y: Tensor) -> float:
     """Song et al.'s HSIC₁ of linear kernels whose diagonals are set to 0, without writing the kernels out."""
     n = len(x)
-    k, l = x.square().sum(1), y.square().sum(1)  # the diagonals
-    rows_k, rows_l = x @ x.sum(0) - k, y @ y.sum(0) - l  # sums of the kernels' rows
-    trace = (x.T @ y).square().sum() - (k * l).sum()
-    whole = rows_k.sum() * rows_l.sum() / ((n - 1) * (n - 2))
-    cross = 2 / (n - 2) * (rows_k * rows_l).sum()
+    own_x, own_y = x.square().sum(1), y.square().sum(1)  # the diagonals
+    rows_x, rows_y = x @ x.sum(0) - own_x, y @ y.sum(0) - own_y  # sums of the kernels' rows
+    trace = (x.T @ y).square().sum() - (own_x * own_y).sum()
+    whole = rows_x.sum() * rows_y.sum() / ((n - 1) * (n - 2))
+    cross = 2 / (n - 2) * (rows_x * rows_y).sum()
     return float((trace + whole - cross) / (n * (n - 3)))

@@ -113,32 +113,32 @@ def page(numbers: Mapping[str, Any], sheet: str, shown: int) -> str:
         "",
         "## How alike they are: linear CKA",
         "",
-        "1 is the same but for rotation and scale, about 0 unrelated. The debiased estimator stands first; the plain one, "
-        "in brackets, is far above 0 for unrelated features when samples are few against the width.",
+        "1 is the same but for rotation and scale, about 0 unrelated. The debiased estimator stands first; the plain "
+        "one, in brackets, is far above 0 for unrelated features when samples are few against the width.",
         "",
         *_cka("pictures", numbers, "one sample a picture, its mean patch"),
         *_cka(
             "patches",
             numbers,
-            f"one sample a cell of a common grid of {' × '.join(map(str, numbers['common_grid']))}, larger grids averaged "
-            "to it; cells of one picture are not independent, and the more they repeat each other the less the debiased "
-            "estimator takes away",
+            f"one sample a cell of a common grid of {' × '.join(map(str, numbers['common_grid']))}, larger grids "
+            "averaged to it; cells of one picture are not independent, and the more they repeat each other the less "
+            "the debiased estimator takes away",
         ),
     ]
     if len({fact["resize"] for fact in encoders.values()}) > 1:
         crops = [name for name, fact in encoders.items() if fact["resize"] == "crop"]
         lines += [
-            f"{', '.join(crops)} cut out the middle of a picture that is not square; its cells are then not the others' "
-            "cells, which lowers CKA over patches.",
+            f"{', '.join(crops)} cut out the middle of a picture that is not square; its cells are then not the "
+            "others' cells, which lowers CKA over patches.",
             "",
         ]
     lines += [
         "## Maps",
         "",
         f"The first {shown} pictures. *PCA*: the first three principal components of an encoder's patches over all "
-        "pictures as red, green and blue; colours of two encoders have nothing to do with each other. *Like the centre*: "
-        "cosine of every patch to the framed one, dark at 0 and below, yellow at 1. *Like the odd one*: the same for the "
-        "patch that is least like the mean of its picture.",
+        "pictures as red, green and blue; colours of two encoders have nothing to do with each other. *Like the "
+        "centre*: cosine of every patch to the framed one, dark at 0 and below, yellow at 1. *Like the odd one*: the "
+        "same for the patch that is least like the mean of its picture.",
         "",
         f"![Patch maps: a row a picture, three columns an encoder]({sheet})",
         "",
