@@ -47,9 +47,9 @@ def test_equal_costs_are_decided_by_what_is_shown(synthetic: Synthetic) -> None:
     found = states(pareto(standing, dict.fromkeys("abc", 1.0)))
     assert found["b"][0] == "dominated"
     assert found["a"] == found["c"] == ("undominated", [])
-    close = states(pareto(standing, {"a": 1.02, "b": 1.0, "c": 1.0}, close=0.05))
-    assert close == found
-    assert states(pareto(standing, {"a": 1.02, "b": 1.0, "c": 1.0}))["b"] == ("dominated", ["c"])
+    nearly = {"a": 1.02, "b": 1.0, "c": 1.0}
+    assert states(pareto(standing, nearly)) == found
+    assert states(pareto(standing, nearly, close=0.0))["b"] == ("dominated", ["c"])
 
 
 def cells(cell: Cell, **flops: float) -> list[dict[str, Any]]:
@@ -72,6 +72,8 @@ def test_costs_are_means_of_what_cells_measured(cell: Cell) -> None:
     assert small["trained answers/s"] == "100"
     assert (blind["GFLOP a picture"], blind["picture tokens"], blind["answer, ms"]) == ("–", "–", "5.0")
     assert varied_costs(made, ["small", "large"]) == {"flops": {"small": 1e9, "large": 9e9}}
+    nearly = cells(cell, small=1.0e9, large=1.04e9)
+    assert varied_costs(nearly, ["small", "large"]) == {}
     del made[0]["cost"], made[1]["cost"]
     assert varied_costs(made, ["small", "large"]) == {}
 

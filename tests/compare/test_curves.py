@@ -27,6 +27,7 @@ from sutura.compare.curves import (
 )
 from sutura.compare.scores import Arm
 from sutura.compare.statistics import accuracy
+from sutura.core.errors import UserError
 
 Cell = Callable[..., dict[str, Any]]
 CLIP = Arm("clip")
@@ -142,6 +143,13 @@ def test_only_what_all_have_is_compared_and_the_rest_is_said(tmp_path: Path, cel
     assert "1 of 3 questions" in curves.notes[0]
     assert "Seeds [1]" in curves.notes[1]
     assert not read_curves(cells[3:]).of
+
+
+@pytest.mark.parametrize("right", [("00", "1"), ("0", "11"), ("0x", "11"), ("000", "111")])
+def test_a_damaged_curve_is_refused(tmp_path: Path, cell: Cell, right: tuple[str, str]) -> None:
+    metrics = write(tmp_path / "a", right, ("a1", "b1"))
+    with pytest.raises(UserError, match=r"curve.jsonl is no learning curve"):
+        read_curves([cell("clip") | {"metrics_path": metrics}])
 
 
 def test_the_picture_is_the_same_for_the_same_curves(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from sutura.compare.matching import count_words
+from sutura.compare.matching import CLOSE, count_words
 from sutura.compare.scores import Arm
 from sutura.compare.standing import Standing
 from sutura.compare.statistics import Estimate
@@ -69,8 +69,6 @@ COSTS: dict[str, Cost] = {
 }
 #: Costs that a place in the picture is worked out for. Measured times are not among them where counted work is.
 WEIGHED = ("flops", "params", "tokens", "latency")
-#: Costs closer than this share are the same, where they are measured.
-CLOSE = 0.05
 
 
 def costs_of(cells: Sequence[Cell], kind: str) -> dict[str, float]:
@@ -138,13 +136,14 @@ class Place:
     by: tuple[Arm, ...] = ()
 
 
-def pareto(standing: Standing, costs: Mapping[str, float], *, close: float = 0.0) -> list[Place]:
+def pareto(standing: Standing, costs: Mapping[str, float], *, close: float = CLOSE) -> list[Place]:
     """Every trained encoder's place, cheapest first. "Shown" is the paired difference after Holm's correction.
 
     Args:
         standing: of a benchmark.
         costs: encoder → cost; encoders without one are left out.
-        close: costs closer than this share of the larger count as equal, for times that are measured.
+        close: costs closer than this share of the larger count as equal: a time is measured, and pooling to fewer
+            tokens takes a few operations of its own.
     """
 
     def cheaper(a: Arm, b: Arm) -> bool:
@@ -171,8 +170,7 @@ def varied_costs(cells: Sequence[Cell], encoders: Sequence[str]) -> dict[str, di
     found = {}
     for kind in WEIGHED:
         costs = {name: cost for name, cost in costs_of(cells, kind).items() if name in encoders}
-        close = CLOSE if COSTS[kind].measured else 0.0
-        if len(costs) == len(encoders) > 1 and min(costs.values()) < (1 - close) * max(costs.values()):
+        if len(costs) == len(encoders) > 1 and min(costs.values()) < (1 - CLOSE) * max(costs.values()):
             found[kind] = costs
     return found
 
@@ -184,10 +182,7 @@ def pareto_table(standing: Standing, costs: Mapping[str, Mapping[str, float]]) -
         standing: of a benchmark.
         costs: as `varied_costs` gives them.
     """
-    places = {
-        kind: {p.arm: p for p in pareto(standing, of, close=CLOSE if COSTS[kind].measured else 0.0)}
-        for kind, of in costs.items()
-    }
+    places = {kind: {place.arm: place for place in pareto(standing, of)} for kind, of in costs.items()}
     rows = []
     for arm in standing.encoders:
         told = (_told(kind, of[arm]) if arm in of else "–" for kind, of in places.items())

@@ -16,6 +16,7 @@ from sutura.compare.curve_log import CURVE, SELECTION, read_points
 from sutura.compare.scores import Answers, Arm, Scores
 from sutura.compare.statistics import CONFIDENCE, Difference, accuracy, holm, paired
 from sutura.compare.tables import Table, gap_cell, score_cell
+from sutura.core.errors import UserError
 from sutura.evals.ledger import NO_ENCODER
 
 #: How far the best end must lie above the blind run's for a level between them to mean anything.
@@ -106,17 +107,28 @@ def read_curves(cells: Sequence[Mapping[str, Any]]) -> Curves:
 
 
 def read_curve(path: Path, cell: Mapping[str, Any]) -> Curve | None:
-    """One cell's curve; None where there is no file, or no point behind the first."""
+    """One cell's curve; None where there is no file, or no point behind the first.
+
+    Raises:
+        UserError: points that are no curve's: other questions at one than at another, or answers that do not grow.
+    """
     points = read_points(path)
-    if len(points) < 2 or "items" not in points[0]:
+    if len(points) < 2:
         return None
+    try:
+        answers = np.array([point["answers"] for point in points], dtype=np.float64)
+        right = np.array([[float(digit) for digit in point["right"]] for point in points])
+        items, pictures = tuple(points[0]["items"]), tuple(points[0]["pictures"])
+        whole = len(items) == len(pictures) == len(set(items)) == right.shape[1] and answers[0] == 0
+        if not whole or (np.diff(answers) <= 0).any():
+            raise ValueError
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise UserError(
+            f"{path} is no learning curve as a cell writes it (at every point a digit for each of the same questions, "
+            "answers growing from 0). It was changed by another hand; remove the cell's folder and run the comparison again."
+        ) from None
     return Curve(
-        Arm(str(cell["encoder"]), str(cell["condition"])),
-        int(cell["seed"]),
-        np.array([point["answers"] for point in points], dtype=np.float64),
-        np.array([[float(digit) for digit in point["right"]] for point in points]),
-        tuple(points[0]["items"]),
-        tuple(points[0]["pictures"]),
+        Arm(str(cell["encoder"]), str(cell["condition"])), int(cell["seed"]), answers, right, items, pictures
     )
 
 
