@@ -89,7 +89,11 @@ def plot_series(standing: Standing, found: Series, title: str, path: Path) -> No
     for arm in standing.floors:
         axes.axhline(100 * standing.estimates[arm].mean, color="#999999", linestyle="--", linewidth=1)
         axes.annotate(
-            arm.label, (0, 100 * standing.estimates[arm].mean), xycoords=("axes fraction", "data"), fontsize=8
+            arm.label,
+            (0, 100 * standing.estimates[arm].mean),
+            xycoords=("axes fraction", "data"),
+            va="bottom",
+            fontsize=8,
         )
     axes.set_xticks(sorted({value for arms in found.values() for value in arms}))
     axes.set_xlabel(title)

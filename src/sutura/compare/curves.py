@@ -125,7 +125,7 @@ def read_curve(path: Path, cell: Mapping[str, Any]) -> Curve | None:
     except (KeyError, TypeError, ValueError, IndexError):
         raise UserError(
             f"{path} is no learning curve as a cell writes it (at every point a digit for each of the same questions, "
-            "answers growing from 0). It was changed by another hand; remove the cell's folder and run the comparison again."
+            "answers growing from 0). It was changed by another hand; remove the folder and run the comparison again."
         ) from None
     return Curve(
         Arm(str(cell["encoder"]), str(cell["condition"])), int(cell["seed"]), answers, right, items, pictures
