@@ -74,6 +74,11 @@ def test_costs_are_means_of_what_cells_measured(cell: Cell) -> None:
     assert varied_costs(made, ["small", "large"]) == {"flops": {"small": 1e9, "large": 9e9}}
     nearly = cells(cell, small=1.0e9, large=1.04e9)
     assert varied_costs(nearly, ["small", "large"]) == {}
+    nearly[2]["cost"]["answer_ms"] = 13.0  # a busy moment of one cell is no difference between encoders
+    assert varied_costs(nearly, ["small", "large"]) == {}
+    for one in nearly[2:]:
+        one["cost"]["answer_ms"] = 30.0
+    assert list(varied_costs(nearly, ["small", "large"])) == ["latency"]
     del made[0]["cost"], made[1]["cost"]
     assert varied_costs(made, ["small", "large"]) == {}
 
@@ -96,7 +101,7 @@ def test_the_report_shows_the_pareto_picture_and_a_series(
     for name in ("world-test-num-tokens", "world-test-cost"):
         assert (tmp_path / "plots" / f"{name}.png").is_file()
     standing = stand(frame, {})
-    plot_pareto(standing, {"t4": 4, "t16": 16}, "picture tokens", tmp_path / "again.png")
+    plot_pareto(standing, {"t4": 4, "t16": 16}, "tokens", tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "plots" / "world-test-cost.png").read_bytes()
 
 

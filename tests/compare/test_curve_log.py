@@ -65,6 +65,16 @@ def test_a_curve_counts_answers_from_none_to_all(watched: Path) -> None:
     assert ends == [pytest.approx(point["right"].count("1") / 10) for point in points[1:]]
 
 
+def test_the_report_tells_of_the_curve(watched: Path) -> None:
+    text = watched.read_text()
+    assert "## Learning curves" in text
+    assert "Exact accuracy on 10 questions of the selection split" in text
+    end = 100 * read_points(cell(watched) / CURVE)[-1]["right"].count("1") / 10
+    assert f"| one | 1 | {end:.1f} [" in text
+    assert (watched.parent / "plots" / "curves.png").is_file()
+    assert (watched.parent / "tables" / "curves.csv").is_file()
+
+
 def test_training_is_the_same_with_and_without_a_curve(watched: Path, parts: Path, tmp_path: Path) -> None:
     """Fault: questions asked on the way draw from dropout's random state, or leave the model in eval mode."""
     values = with_curve(parts, tmp_path)

@@ -33,6 +33,11 @@ class Cost:
     show: Callable[[float], str]
     measured: bool = False
 
+    @property
+    def close(self) -> float:
+        """Costs closer than this share of the larger count as equal."""
+        return CLOSE_TIMES if self.measured else CLOSE
+
 
 def _fact(name: str) -> Callable[[Cell], float | None]:
     return lambda cell: _number((cell.get("encoder_facts") or {}).get(name))
@@ -67,6 +72,8 @@ COSTS: dict[str, Cost] = {
     ),
     "gpu": Cost("GPU peak MB", _cost("gpu_peak_mb"), lambda n: f"{n:,.0f}", measured=True),
 }
+#: Times closer than this share are the same: cells share the machine with each other.
+CLOSE_TIMES = 0.25
 #: Costs that a place in the picture is worked out for. Measured times are not among them where counted work is.
 WEIGHED = ("flops", "params", "tokens", "latency")
 
@@ -142,8 +149,8 @@ def pareto(standing: Standing, costs: Mapping[str, float], *, close: float = CLO
     Args:
         standing: of a benchmark.
         costs: encoder → cost; encoders without one are left out.
-        close: costs closer than this share of the larger count as equal: a time is measured, and pooling to fewer
-            tokens takes a few operations of its own.
+        close: costs closer than this share of the larger count as equal; pooling to fewer tokens takes a few
+            operations of its own.
     """
 
     def cheaper(a: Arm, b: Arm) -> bool:
@@ -170,7 +177,8 @@ def varied_costs(cells: Sequence[Cell], encoders: Sequence[str]) -> dict[str, di
     found = {}
     for kind in WEIGHED:
         costs = {name: cost for name, cost in costs_of(cells, kind).items() if name in encoders}
-        if len(costs) == len(encoders) > 1 and min(costs.values()) < (1 - CLOSE) * max(costs.values()):
+        near = COSTS[kind].close
+        if len(costs) == len(encoders) > 1 and min(costs.values()) < (1 - near) * max(costs.values()):
             found[kind] = costs
     return found
 
@@ -182,7 +190,10 @@ def pareto_table(standing: Standing, costs: Mapping[str, Mapping[str, float]]) -
         standing: of a benchmark.
         costs: as `varied_costs` gives them.
     """
-    places = {kind: {place.arm: place for place in pareto(standing, of)} for kind, of in costs.items()}
+    places = {
+        kind: {place.arm: place for place in pareto(standing, of, close=COSTS[kind].close)}
+        for kind, of in costs.items()
+    }
     rows = []
     for arm in standing.encoders:
         told = (_told(kind, of[arm]) if arm in of else "–" for kind, of in places.items())
@@ -200,52 +211,42 @@ def _told(kind: str, place: Place) -> str:
     return f"{COSTS[kind].show(place.cost)} ({state[place.state]})"
 
 
-def plot_pareto(standing: Standing, costs: Mapping[str, float], title: str, path: Path) -> None:
+def plot_pareto(standing: Standing, costs: Mapping[str, float], kind: str, path: Path) -> None:
     """Accuracy with its interval against a cost: filled where undominated, hollow where open, a cross where dominated.
 
     Args:
         standing, costs: as for `pareto`.
-        title: of the cost, with its unit.
+        kind: of the cost, a key of COSTS.
     """
     from sutura.compare.plots import COLOURS, new_axes, save_figure
 
     figure, axes = new_axes(7.2, 4.2)
     marks = {"undominated": ("o", COLOURS[0]), "open": ("o", "white"), "dominated": ("X", COLOURS[1])}
     told: set[str] = set()
-    for place in pareto(standing, costs):
-        mean, low, high = (None if v is None else 100 * v for v in _interval(place.estimate))
-        assert mean is not None
+    for place in pareto(standing, costs, close=COSTS[kind].close):
+        found = place.estimate
         mark, face = marks[place.state]
         edge = COLOURS[1] if place.state == "dominated" else COLOURS[0]
-        if low is not None and high is not None:
-            axes.plot([place.cost, place.cost], [low, high], color=edge, linewidth=1.5, alpha=0.7, zorder=2)
+        if found.low is not None and found.high is not None:
+            axes.plot([place.cost] * 2, [100 * found.low, 100 * found.high], color=edge, alpha=0.7, zorder=2)
         label = None if place.state in told else place.state
         told.add(place.state)
-        axes.plot(
-            place.cost,
-            mean,
-            mark,
-            color=face,
-            markeredgecolor=edge,
-            markersize=8,
-            label=label,
-            linestyle="",
-            zorder=3,
-        )
+        look = {"color": face, "markeredgecolor": edge, "markersize": 8, "linestyle": "", "zorder": 3}
+        axes.plot(place.cost, 100 * found.mean, mark, label=label, **look)
         axes.annotate(
-            place.arm.label, (place.cost, mean), xytext=(7, 5), textcoords="offset points", fontsize=8
+            place.arm.label,
+            (place.cost, 100 * found.mean),
+            xytext=(7, 5),
+            textcoords="offset points",
+            fontsize=8,
         )
     values = list(costs.values())
     if min(values) > 0 and max(values) > 20 * min(values):
         axes.set_xscale("log")
-    axes.set_xlabel(title)
+    axes.set_xlabel(COSTS[kind].title)
     axes.set_ylabel(f"{standing.scores.metric} accuracy in %, with 95 % interval")
     axes.set_title(standing.scores.benchmark)
     axes.margins(x=0.12)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     save_figure(figure, path)
-
-
-def _interval(estimate: Estimate) -> tuple[float, float | None, float | None]:
-    return estimate.mean, estimate.low, estimate.high

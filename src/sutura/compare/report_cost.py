@@ -67,7 +67,7 @@ def pareto_lines(
             continue
         name, slug = standing.scores.benchmark, slug_of(standing.scores.benchmark)
         kind = next(iter(costs))
-        plot_pareto(standing, costs[kind], COSTS[kind].title, directory / "plots" / f"{slug}-cost.png")
+        plot_pareto(standing, costs[kind], kind, directory / "plots" / f"{slug}-cost.png")
         lines += [
             f"Accuracy on {name} against cost. *Undominated*: each cheaper encoder is shown to be less accurate, and "
             "none that costs no more is shown to be more accurate; *open*: the data do not tell.",

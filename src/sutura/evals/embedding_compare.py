@@ -104,14 +104,17 @@ def compare_embeddings(
             )
         say(f"{encoder.name}: {len(pictures)} pictures")
         embedded.append(embed(encoder.to(pick_device(device)), pictures))
+    maps = {one.name: pca_colours(one.patches) for one in embedded}
     numbers = measure(embedded) | {
         "pictures": [str(picture.path) for picture in pictures],
         "set_aside": aside.items,
     }
+    for name, (_, shares) in maps.items():
+        numbers["encoders"][name]["pca_shares"] = shares
     with atomic_directory(out, replace=out.exists()) as folder:
         write_json(folder / NUMBERS, numbers)
         few = pictures[:shown]
-        colours = {one.name: pca_colours(one.patches)[0] for one in embedded}
+        colours = {name: found for name, (found, _) in maps.items()}
         pca_files(embedded, colours, len(few), folder / "pca")
         contact_sheet(embedded, colours, few, folder / SHEET)
         (folder / REPORT).write_text(page(numbers, SHEET, len(few)), encoding="utf-8")
@@ -221,7 +224,6 @@ def _of_one(one: Embedded) -> dict[str, Any]:
         },
         "cosine_between_pictures": cosine,
         "norms": norm_measures(one.patches),
-        "pca_shares": pca_colours(one.patches)[1],
     }
 
 

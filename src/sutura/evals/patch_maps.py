@@ -10,6 +10,8 @@ from torch import Tensor
 COLOURS = 3
 #: Quantiles that become black and full colour; beyond them a few outlying patches would grey out all others.
 DARK, BRIGHT = 0.01, 0.99
+#: A share of the variance this small is rounding.
+ROUNDING = 1e-12
 #: Patches whose norm is so many times the median are counted as outliers.
 OUTLYING = 3.0
 
@@ -28,12 +30,12 @@ def pca_colours(
     """
     flat = patches.flatten(0, 1).double()
     centred = flat - flat.mean(0)
-    _, values, axes = torch.linalg.svd(centred, full_matrices=False)
-    total = float(values.square().sum())
-    kept = min(COLOURS, int((values > 1e-9 * values.max().clamp_min(1e-300)).sum()))
-    shares = [float(value) ** 2 / total for value in values[:kept]] if total > 0 else []
+    values, axes = torch.linalg.eigh(centred.T @ centred)  # ascending; patches are many, the width is not
+    total = float(values.clamp_min(0).sum())
+    largest = [float(value) / total for value in values.flip(0)[:COLOURS]] if total > 0 else []
+    shares = [share for share in largest if share > ROUNDING]
     colours = torch.full((len(flat), COLOURS), 0.5, dtype=torch.float64)
-    for place, axis in enumerate(axes[: len(shares)]):
+    for place, axis in enumerate(axes.T.flip(0)[: len(shares)]):
         axis = axis * axis[axis.abs().argmax()].sign()
         height = centred @ axis
         low, high = (torch.quantile(height, at) for at in (DARK, BRIGHT))
