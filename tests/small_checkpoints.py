@@ -82,6 +82,8 @@ def _small(values: dict[str, Any], folder: Path) -> Iterator[tuple[str, Any]]:
             yield f"encoders.{i}.fuse.{k}", folder / ENCODERS[part]
         if row.get("id") in ENCODERS:
             yield f"encoders.{i}.id", folder / ENCODERS[row["id"]]
+            if row.get("layer", -1) < -3:  # the small ones have three blocks
+                yield f"encoders.{i}.layer", -3
     untrained = values.get("controls", {}).get("untrained")
     if untrained in ENCODERS:
         yield "controls.untrained", folder / ENCODERS[untrained]

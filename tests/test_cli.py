@@ -28,6 +28,7 @@ COMMANDS = (
     "pull",
     "export",
     "encoders",
+    "encoders compare",
     "benchmarks",
     "doctor",
     "zoo list",
@@ -104,6 +105,8 @@ def test_no_command_is_missing_here() -> None:
         (["pull", "org/name"], "the Hub cannot be reached"),
         (["export", "nowhere", "--out", "here"], "is no stitch"),
         (["report", "nowhere"], "nowhere"),
+        (["encoders", "compare", "nowhere.png", "--encoders", "zoo:clip", "zoo:mae"], "no picture or folder"),
+        (["encoders", "compare", "nowhere.png", "--encoders", "zoo:clip"], "nothing to compare"),
         (["zoo", "build", "clpi"], "Did you mean 'clip'"),
     ],
 )

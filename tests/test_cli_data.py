@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from data.test_caption_source import jsonl
 from sutura.cli import app, main
 
-COMMANDS = ("cc3m", "cc12m", "manifest", "check")
+COMMANDS = ("cc3m", "cc12m", "manifest", "check", "overlap")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

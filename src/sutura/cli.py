@@ -249,7 +249,7 @@ def push(
     repo: Annotated[str | None, typer.Option(help="org/name; HF_REPO_ID by default.")] = None,
     public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
     thumbnails: Annotated[
-        bool, typer.Option(help="Also send 16 × 16 thumbnails of the training pictures.")
+        bool, typer.Option(help="Also send 32 × 32 thumbnails of the training pictures.")
     ] = False,
 ) -> None:
     """Send a stitch or a whole comparison to the Hub, with a card."""

@@ -72,3 +72,30 @@ def check(
     with counted("pictures") as step:
         text = look(path, overrides or (), show=show, on_progress=lambda _, done, total: step(done, total))
     typer.echo(text)
+
+
+@data.command()
+def overlap(
+    train: Annotated[
+        str, typer.Argument(metavar="A", help="A benchmark, `world`, file, folder, Hub set, stitch.")
+    ],
+    test: Annotated[str, typer.Argument(metavar="B", help="The same; whose pictures are looked for in A.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[a.key=value]...", help="Of A's data, b. of B's.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write pairs side by side there: .png, .jpg, .webp.")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="Pairs on the sheet.")] = 24,
+    items: Annotated[Path | None, typer.Option(help="Write every pair and question there (JSON).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print counts as JSON.")] = False,
+) -> None:
+    """Look for the pictures of B among those of A: same pixels, re-encoded, mirrored, cropped, grey, recoloured."""
+    import json
+
+    from sutura.evals.overlap_of_sets import overlap_of_sets, table
+
+    found = overlap_of_sets(train, test, overrides or (), sheet=sheet, items=items, most=most)
+    typer.echo(json.dumps(found.facts(), indent=2, ensure_ascii=False) if as_json else table(found))
+    if sheet is not None and sheet.is_file():
+        typer.echo(f"{sheet}: test pictures left, training pictures right", err=True)

@@ -1,19 +1,21 @@
-"""Commands on reports and tables: `report`, `encoders`, `benchmarks`. Parses, calls one function, prints."""
+"""Commands on reports and tables: `report`, `encoders`, `benchmarks`, … Parses, calls one function, prints."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 Full = Annotated[bool, typer.Option("--full", help="Everything that is known of each row.")]
 
 
 def add_judging(app: typer.Typer) -> None:
     """Register this module's commands."""
-    for command in (report, encoders, benchmarks):
+    for command in (report, benchmarks):
         app.command()(command)
+    app.add_typer(encoders, name="encoders")
 
 
 def report(directory: Annotated[Path, typer.Argument(help="runs/<name>, as a comparison left it.")]) -> None:
@@ -23,13 +25,55 @@ def report(directory: Annotated[Path, typer.Argument(help="runs/<name>, as a com
     typer.echo(write(directory))
 
 
-def encoders(full: Full = False) -> None:
+class SeveralValues(TyperCommand):
+    """`--encoders A B C` means `--encoders A --encoders B --encoders C`: all words up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option before each of its values."""
+        given, taking = [], False
+        for word in args:
+            if word.startswith("-"):
+                taking = word == "--encoders"
+                if not taking:
+                    given.append(word)
+                continue
+            given += ["--encoders", word] if taking else [word]
+        return super().parse_args(ctx, given)
+
+
+encoders = typer.Typer(help="The catalog of encoders, and how their embeddings differ.")
+
+
+@encoders.callback(invoke_without_command=True)
+def catalog(ctx: typer.Context, full: Full = False) -> None:
     """The catalog of encoders: what is known of each, and how it was checked."""
+    if ctx.invoked_subcommand is not None:
+        return
     from sutura.core.tables import show
     from sutura.encoders.catalog import catalog_table
 
     columns = ("id", "from", "image", "tokens", "width", "objective", "licence", "unchecked")
     show(catalog_table(), title="Encoders", columns=columns, full=full)
+
+
+@encoders.command("compare", cls=SeveralValues)
+def compare_encoders(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them; first.")
+    ],
+    encoders: Annotated[
+        list[str],
+        typer.Option("--encoders", metavar="A B ...", help="Two or more ids, or '{id: A, layer: 3}'."),
+    ],
+    out: Annotated[Path, typer.Option(help="A folder that is not there yet.")] = Path("embeddings"),
+    limit: Annotated[int, typer.Option(help="At most so many pictures.")] = 200,
+    shown: Annotated[int, typer.Option(min=1, help="How many of them have maps.")] = 8,
+    device: Annotated[str, typer.Option(help="Where the encoders run.")] = "auto",
+) -> None:
+    """How embeddings of the same pictures differ: patch maps, ranks, norms, CKA; report.md, a sheet and numbers."""
+    from sutura.evals.embedding_compare import compare_embeddings
+
+    typer.echo(compare_embeddings(images, encoders, out, limit=limit, shown=shown, device=device))
 
 
 def benchmarks(full: Full = False) -> None:

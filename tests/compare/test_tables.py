@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -151,3 +153,16 @@ def test_an_encoder_that_trained_is_named(cell: Cell) -> None:
 @pytest.mark.parametrize(("count", "words"), [(950, "950"), (20_480, "20.5 k"), (304_000_000, "304 M")])
 def test_counts_in_words(count: int, words: str) -> None:
     assert count_words(count) == words
+
+
+def test_last_and_lowest_losses_are_those_of_the_metrics(cell: Cell, tmp_path: Path) -> None:
+    """For those who compare with tables that give them; a step without a finite loss is none."""
+    made = []
+    for seed, losses in enumerate(([3.0, 1.0, 2.0], [3.0, None, 4.0])):
+        path = tmp_path / f"{seed}.jsonl"
+        rows = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        made.append(cell("clip", seed) | {"metrics_path": str(path)})
+    row = _cells(convergence_table(made), "clip")
+    assert (row["last step"], row["lowest step"]) == ("3.0000", "2.0000")
+    assert _cells(convergence_table([cell("clip")]), "clip")["last step"] == "–"

@@ -41,3 +41,12 @@ def test_a_set_without_splits_is_looked_at_whole(tmp_path):
     )
     assert "| train | " in divided
     assert "| test | " in divided
+
+
+def test_a_file_gives_the_set_its_name(tmp_path):
+    """Fault: a file in /tmp was called `tmp`."""
+    source = jsonl(tmp_path / "x")
+    text = check(source.path, least=8)
+    assert "captions of set.jsonl, split train" in text
+    assert "captions of mine, split train" in check(source.path, ["name=mine"], least=8)
+    assert "name" not in source.resolved(), "runs keep the name they had"

@@ -44,11 +44,10 @@ def test_a_command_parses(block: Any, words: list[str]) -> None:
     """Options and their values as the program knows them; for a comparison the whole config too."""
     command: Any = typer.main.get_command(app)
     context = command.make_context("sutura", list(words))
-    rest = words
-    while hasattr(command, "resolve_command"):
-        name, command, rest = command.resolve_command(context, list(rest))
+    while hasattr(command, "resolve_command") and (rest := [*context._protected_args, *context.args]):
+        name, command, rest = command.resolve_command(context, rest)
         context = command.make_context(name, list(rest), parent=context)
-    if context.info_name in ("compare", "stitch"):
+    if words[0] in ("compare", "stitch"):
         from sutura.compare.settings import settings
 
         given = context.params

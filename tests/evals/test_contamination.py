@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
 from sutura.data.samples import BytesPicture, PictureTurns, Sample, VqaData, make_data
 from sutura.data.vqa import load_vqa
-from sutura.evals import lookalikes
+from sutura.evals import altered, lookalikes
 from sutura.evals.contamination import overlap
 from sutura.evals.lookalikes import exact_hash, perceptual_hash, picture_hashes
+
+PHOTOGRAPHS = Path(__file__).parents[2] / "../shared/data/coco338/images"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def test_a_benchmark_of_the_first_training_rows_is_exposed(train):
     assert set(found.items) == set(found.same_question) == set(found.same_answer)
     assert len(found.items) == len(benchmark)
     assert found.question_share == 1.0
-    assert found.summary().startswith("40 of 40 pictures of benchmark/benchmark are in world/train")
+    assert found.summary().startswith("40 of 40 pictures (100.0%) of benchmark/benchmark are in world/train")
     assert found.facts()["exact_pictures"] == 40
 
 
@@ -126,7 +129,7 @@ def test_pictures_that_cannot_be_opened_are_counted(test):
 def test_hashes_are_kept_by_the_pictures_fingerprint(tmp_path, test, train, monkeypatch):
     first = overlap(train, test, directory=tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == sorted(f"pictures-v1-{data.pictures_fingerprint}.npz" for data in (train, test))
+    assert names == sorted(f"pictures-v2-{data.pictures_fingerprint}.npz" for data in (train, test))
 
     def never(pictures):
         raise AssertionError("hashed again")
@@ -166,3 +169,138 @@ def test_hashes_tell_pictures_apart():
     bits = [f"{perceptual_hash(image):064b}" for image in images]
     assert all(24 <= text.count("1") <= 40 for text in bits), "about half the bits are above the median"
     assert bits[0] != bits[1]
+
+
+def blank_scenes(count: int) -> list[Image.Image]:
+    """Pictures of soft coloured spots, each different: something to align, and nothing to render."""
+    images = []
+    for draw in range(count):
+        rng = np.random.default_rng([7, draw])
+        coarse = rng.integers(0, 255, (7, 9, 3), dtype=np.uint8)
+        fine = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+        big = [Image.fromarray(each).resize((160, 120), Image.Resampling.BICUBIC) for each in (coarse, fine)]
+        images.append(Image.blend(*big, 0.3))
+    return images
+
+
+def cut(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+    w, h = image.size
+    return image.crop((round(left * w), round(top * h), round((1 - right) * w), round((1 - bottom) * h)))
+
+
+ALTERED = {
+    "mirrored": (ImageOps.mirror, "mirrored"),
+    "mirrored, JPEG": (
+        lambda i: Image.open(io.BytesIO(encode(ImageOps.mirror(i), "JPEG", quality=70))),
+        "mirrored",
+    ),
+    "cropped 10 %": (lambda i: cut(i, 0.1, 0.1, 0.1, 0.1), "cropped"),
+    "cropped at one side": (lambda i: cut(i, 0.1, 0, 0, 0), "cropped"),
+    "cropped in a corner": (lambda i: cut(i, 0, 0.1, 0.08, 0), "cropped"),
+    "grey": (lambda i: i.convert("L").convert("RGB"), "grey"),
+    "grey, cropped, mirrored": (
+        lambda i: cut(ImageOps.mirror(i).convert("L"), 0.06, 0, 0.03, 0.1),
+        "mirrored, cropped, grey",
+    ),
+    "recoloured": (
+        lambda i: ImageEnhance.Contrast(ImageEnhance.Brightness(i).enhance(0.6)).enhance(0.6),
+        "recoloured",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ALTERED)
+@pytest.mark.parametrize("copied", ["test", "train"])
+def test_altered_copies_are_found_in_both_directions(kind, copied):
+    """Fault: a leak that a flip, a crop or a colour change hides. Each alteration by itself must be found."""
+    alter, how = ALTERED[kind]
+    images = blank_scenes(40)
+    plain = gathered("plain", [one(f"p{n}", encode(i)) for n, i in enumerate(images)])
+    changed = gathered("changed", [one(f"c{n}", encode(alter(images[n]))) for n in range(0, 40, 2)])
+    found = overlap(*((plain, changed) if copied == "test" else (changed, plain)))
+    got = {(pair.test, pair.train): pair.how for pair in found.pairs()}
+    ours, theirs = ("c", "p") if copied == "test" else ("p", "c")
+    assert set(got) == {(f"{ours}{n}", f"{theirs}{n}") for n in range(0, 40, 2)}
+    assert set(got.values()) <= {how, "re-encoded"}
+    if kind != "recoloured":  # a slight change of colour may still look re-encoded
+        assert set(found.kinds()) == {how}
+    assert len(found.items) == 20
+
+
+def test_what_is_told_of_altered_copies():
+    images = blank_scenes(12)
+    plain = gathered("plain", [one(f"p{n}", encode(i)) for n, i in enumerate(images)])
+    mirrored = [one(f"m{n}", encode(ImageOps.mirror(images[n]))) for n in range(3)]
+    same = [one("other name", encode(images[5])), one("p6", encode(images[6]))]
+    found = overlap(plain, gathered("test", [*mirrored, *same]))
+    assert (
+        "2 with the same pixels; 1 of these under another name, 0 re-encoded or resized, 3 altered: 3 mirrored"
+        in (found.summary())
+    )
+    assert "(100.0%)" in found.summary()
+    facts = found.facts()
+    assert (facts["altered_pictures"], facts["altered"], facts["renamed_pictures"]) == (3, {"mirrored": 3}, 1)
+    assert facts["answer_share"] == 1.0
+    assert found.pairs()[0] == ("other name", "p5", "same pixels")
+
+
+def test_scenes_of_the_world_are_not_called_altered_copies_of_each_other(train, test):
+    """Their looks are close enough for it, and no scene is in two splits; it is said that they were not compared."""
+    found = overlap(train, test)
+    assert found.altered == {}
+    assert (
+        "cropped and recoloured copies were not looked for: scenes of the built-in world" in found.summary()
+    )
+
+
+def test_a_mirrored_scene_among_other_pictures_is_found(train):
+    planted = gathered("planted", [one("m", encode(ImageOps.mirror(train.pictures[9].image.open())))])
+    found = overlap(train, planted)
+    assert (train.pictures[9].image_id, "mirrored") in found.altered["m"]
+
+
+def test_plain_pictures_are_no_copies_of_each_other():
+    plain = [Image.new("RGB", (40, 40), (n, n, n)) for n in range(0, 250, 60)]
+    a = gathered("a", [one(f"a{n}", encode(i)) for n, i in enumerate(plain)])
+    b = gathered("b", [one("b", encode(Image.new("RGB", (40, 40), (200, 30, 30))))])
+    assert overlap(a, b).altered == {}
+
+
+def test_blocks_and_pairs_do_not_change_what_is_altered(monkeypatch):
+    images = blank_scenes(30)
+    plain = gathered("plain", [one(f"p{n}", encode(i)) for n, i in enumerate(images)])
+    changed = gathered(
+        "changed", [one(f"c{n}", encode(cut(i, 0.07, 0.02, 0, 0.05))) for n, i in enumerate(images)]
+    )
+    whole = overlap(plain, changed).altered
+    monkeypatch.setattr(altered, "_ROWS", 7)
+    monkeypatch.setattr(altered, "_COLUMNS", 11)
+    monkeypatch.setattr(altered, "_PAIRS", 3)
+    assert overlap(plain, changed).altered == whole
+    assert len(whole) == 30
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="../shared/data/coco338 is not here")
+def test_planted_leaks_among_photographs_are_found_and_nothing_else():
+    """A sample of the table in docs/contamination.md: lower bounds of recall for each alteration."""
+    files = sorted(PHOTOGRAPHS.glob("*.jpg"))[:96]
+    images = [Image.open(file).convert("RGB") for file in files]
+    train = gathered("train", [one(f"t{n}", encode(i)) for n, i in enumerate(images[:72])])
+    rng = np.random.default_rng(3)
+    kinds = {
+        "mirrored": ImageOps.mirror,
+        "cropped": lambda i: cut(i, *rng.uniform(0, 0.1, 4)),
+        "grey": lambda i: i.convert("L").convert("RGB"),
+        "mirrored, cropped": lambda i: cut(ImageOps.mirror(i), *rng.uniform(0.03, 0.1, 4)),
+    }
+    planted = [
+        one(f"{how}/{n}", encode(alter(images[n]), "JPEG", quality=80))
+        for how, alter in kinds.items()
+        for n in range(0, 72, 4)
+    ]
+    fresh = [one(f"fresh/{n}", encode(i)) for n, i in enumerate(images[72:])]
+    found = overlap(train, gathered("test", [*planted, *fresh]))
+    wrong = [pair for pair in found.pairs() if pair.test.rpartition("/")[2] != pair.train[1:]]
+    assert wrong == []
+    for how in kinds:
+        assert sum(name.startswith(f"{how}/") for name in (*found.altered, *found.near)) >= 17, how

@@ -195,11 +195,15 @@ def test_bad_models_and_words_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no average\.safetensors"):
         load_joint(str(broken / "average.safetensors"))
     with pytest.raises(
-        UserError, match="a run of the form 'conditioned'; pictures and texts are retrieved with align"
+        UserError,
+        match=r"a run of the form 'conditioned', .* retrieval needs the form align.*is not trained anew",
     ):
         load_joint(str(save_joint_run(tmp_path / "other-1", form="conditioned", weights=model)))
     with pytest.raises(UserError, match="has no text tower that can be read"):
         retrieval_table(["nowhere"], str(data), [cache])
+    for gone in (str(tmp_path / "gone"), "runs/jepa/gone", "./gone"):
+        with pytest.raises(UserError, match=r"There is no folder .*gone\. Give a run"):
+            retrieval_table([gone], str(data), [cache])
     with pytest.raises(UserError, match=r"protocol: unknown key.*protocols"):
         retrieval_table([str(broken)], str(data), [cache, "protocol=standard"])
     with pytest.raises(UserError, match=r"'figures.csv' does not end in \.json"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sutura.core.errors import UserError
 from sutura.data.samples import BytesPicture, PictureTurns, Sample, VqaData, make_data
@@ -116,6 +117,31 @@ def test_too_many_thumbnails_are_not_kept_and_the_sentence_says_so(
     assert overlap(kept_record(train, tmp_path)[0], test).near, "made again, with thumbnails"
 
 
+def test_a_record_of_version_1_is_read_and_says_what_it_cannot_find(
+    train: VqaData, test: VqaData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stitches trained before altered copies were looked for keep 16 × 16 thumbnails."""
+    record = make_record(train)
+    small = record.pictures.thumbnails.reshape(-1, 16, 2, 16, 2, 3).mean((2, 4)).round().astype(np.uint8)
+    old = iter(small)
+    kept = [None if one is None else next(old).tobytes() for one in record.rows["thumbnail"]]
+    rows = record.rows.with_columns(pl.Series("thumbnail", kept, pl.Binary))
+    write_record(tmp_path / "old.parquet", replace(record, rows=rows, side=16))
+    again = read_record(tmp_path / "old.parquet")
+    assert again is not None
+    assert (again.side, again.finds_altered, again.pictures.thumbnails.shape) == (16, False, (6, 16, 16, 3))
+    mirrored = turns("mirrored", encoded(ImageOps.mirror(image(5))), ("what?", "red", "colour"))
+    both = gathered("test", *test.pictures, mirrored)
+    found = overlap(again, both)
+    assert found.near == {"copy": ("t4",)}
+    assert found.altered == {}
+    assert (
+        "cropped and recoloured copies were not looked for: the training record was written by an older"
+        in (found.summary())
+    )
+    assert overlap(record, both).altered == {"mirrored": (("t5", "mirrored"),)}
+
+
 def test_a_record_is_made_once(train: VqaData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, path = kept_record(train, tmp_path)
     monkeypatch.setattr(training_record, "make_record", lambda *given, **options: pytest.fail("made again"))
@@ -144,11 +170,11 @@ def test_a_damaged_record_and_another_version_are_refused(train: VqaData, tmp_pa
     assert read_record(tmp_path / "absent.parquet") is None
 
 
-def test_a_picture_costs_a_kilobyte_at_most(tmp_path: Path) -> None:
+def test_a_picture_costs_a_few_kilobytes_at_most(tmp_path: Path) -> None:
     pictures = [
         turns(str(n), encoded(image(n)), *((f"question {k}?", f"{k}", "") for k in range(7)))
         for n in range(200)
     ]
     write_record(tmp_path / "r.parquet", make_record(gathered("train", *pictures)))
-    assert (tmp_path / "r.parquet").stat().st_size < 200 * 1100
-    assert lookalikes.THUMBNAIL == 16
+    assert (tmp_path / "r.parquet").stat().st_size < 200 * 3400
+    assert lookalikes.THUMBNAIL == 32

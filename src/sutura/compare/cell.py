@@ -7,11 +7,13 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sutura.compare.config import CompareConfig
+from sutura.compare.cost_log import answer_latency, forget_gpu_peak, gpu_peak_mb
+from sutura.compare.curve_log import CURVE, CurveLog
 from sutura.compare.grid import CELL, LEDGER, PROTOCOL, STITCH_FOLDER, Cell, cell_directory, is_finished
 from sutura.core.checkpoint import write_json
 from sutura.core.doctor import machine, versions
@@ -41,7 +43,7 @@ Report = Callable[[str, int, int], None]
 
 REMEMBERED = (
     f"\n`{RECORD}` remembers the training data: the most frequent answers, and for every picture its hashes and "
-    "a 16 × 16 thumbnail. `sutura eval` reads it to show the majority's score and to look for a benchmark's "
+    "a 32 × 32 thumbnail. `sutura eval` reads it to show the majority's score and to look for a benchmark's "
     "pictures in it. Remove it before passing on a stitch whose pictures are private.\n"
 )
 
@@ -59,6 +61,8 @@ class Inputs:
         choices: question type → closed set of answers.
         benchmarks: benchmark → version, for the ledger.
         record: the file that remembers the training data; copied into the stitch.
+        curve: questions of the selection split that are asked on the way; None measures no learning curve.
+        cost: what the encoder's own passes were found to take.
     """
 
     train: VqaData
@@ -69,6 +73,8 @@ class Inputs:
     choices: Mapping[str, Sequence[str]]
     benchmarks: Mapping[str, str]
     record: Path | None = None
+    curve: VqaData | None = None
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_cell(
@@ -102,6 +108,7 @@ def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report:
     work = final.with_name(f".{cell.hash}.partial")
     work.mkdir(parents=True, exist_ok=True)
     set_aside, peak = SetAside(), PeakMemory.watch()
+    forget_gpu_peak(device)
     if inputs.encoder is not None and config.encoder.train != "none":
         # Trained in place, and the next seed must start from the same weights.
         inputs = replace(inputs, encoder=copy.deepcopy(inputs.encoder))
@@ -119,6 +126,11 @@ def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report:
     began = time.perf_counter()
     rows = _evaluate(cell, config, inputs, stitch, set_aside, report)
     seconds = time.perf_counter() - began
+    cost = dict(inputs.cost)
+    if cell.condition != "text-ceiling":
+        test = next(iter(inputs.tests.values()))
+        cost |= answer_latency(stitch, test, config.evaluate, _eyes(cell, inputs, stitch))
+    cost |= gpu_peak_mb(device)
 
     @disk_errors(f"Cell {cell.label}", "Free some space and run the same command again.")
     def write() -> None:
@@ -140,7 +152,7 @@ def _run(cell: Cell, config: CompareConfig, inputs: Inputs, device: str, report:
             card = stitch.card() + (REMEMBERED if beside else "")
             stitch.save(work / STITCH_FOLDER, card=card, extra={"cell": cell.hash}, beside=beside)
         facts = _facts(cell, config, stitch, result, answers, seconds, len(rows), set_aside, peak)
-        facts["revisions"] = _revisions(stitch, inputs)
+        facts |= {"revisions": _revisions(stitch, inputs), "cost": cost, "device": device}
         write_json(work / CELL, facts)
         for checkpoint in checkpoints_in(work):
             shutil.rmtree(checkpoint)
@@ -191,6 +203,19 @@ def _train(
         patches=inputs.patches if cell.condition == "picture" and not live else None,
         pixels=_pixels(inputs) if live else None,
     )
+    resume = team.from_first(lambda: bool(checkpoints_in(work)))
+    curve = None
+    if inputs.curve is not None:
+        curve = CurveLog(
+            work / CURVE,
+            stitch,
+            inputs.curve,
+            config.evaluate,
+            patches=_eyes(cell, inputs, stitch),
+            answers_after=feed.answers_after,
+            points=config.curve.points,
+        )
+        curve.begin(resumed=resume)
     place = f"{config.name}-{cell.label}-{cell.hash[:6]}"
     chosen = {} if cell.lr is None else {"lr": cell.lr}
     with tracked(
@@ -217,12 +242,26 @@ def _train(
             seed=cell.seed,
             directory=work,
             checkpoint_every=config.engine.checkpoint_every,
-            resume=team.from_first(lambda: bool(checkpoints_in(work))),
+            resume=resume,
+            evaluate=curve,
+            evaluate_every=curve.every if curve else 0,
             config_hash=cell.hash,
             device=device,
             on_step=on_step,
         )
+    if curve is not None:  # what was asked on the way is no training
+        result = replace(result, seconds=result.seconds - team.from_first(curve.seconds))
     return result, feed.answers
+
+
+def _eyes(cell: Cell, inputs: Inputs, stitch: Stitch) -> Patches | None:
+    """Image ids → patches as the stitch sees them: kept ones, or of the encoder that runs live; None if blind."""
+    if cell.condition != "picture":
+        return None
+    if inputs.encoder is None:
+        return inputs.patches
+    see, encoder = _pixels(inputs), inputs.encoder
+    return lambda names: encoder(see(names).to(stitch.model.device))
 
 
 def _shared_out(feed: FeedConfig, team: Processes) -> FeedConfig:
@@ -242,7 +281,8 @@ def _pixels(inputs: Inputs) -> Callable[[Sequence[str]], Any]:
 
     encoder = inputs.encoder
     assert encoder is not None
-    pictures = {p.image_id: p.image for data in (inputs.train, *inputs.tests.values()) for p in data.pictures}
+    sets = (inputs.train, *inputs.tests.values(), *([inputs.curve] if inputs.curve is not None else []))
+    pictures = {p.image_id: p.image for data in sets for p in data.pictures}
     return lambda names: torch.stack([encoder.transform(pictures[name].open()) for name in names])
 
 
@@ -250,10 +290,7 @@ def _evaluate(
     cell: Cell, config: CompareConfig, inputs: Inputs, stitch: Stitch, set_aside: SetAside, report: Report
 ) -> list[dict[str, Any]]:
     looks = cell.condition == "picture"
-    patches = inputs.patches
-    if looks and inputs.encoder is not None:
-        see, encoder = _pixels(inputs), inputs.encoder
-        patches = lambda names: encoder(see(names).to(stitch.model.device))  # noqa: E731
+    patches = _eyes(cell, inputs, stitch)
     conditions = [cell.condition]
     if looks and config.controls.wrong_picture:
         conditions.append("wrong-picture")
@@ -268,7 +305,7 @@ def _evaluate(
     ledger: list[dict[str, Any]] = []
     for benchmark, data in inputs.tests.items():
         for condition in conditions:
-            shown = patches if looks else None
+            shown = patches
             if condition == "wrong-picture" and patches is not None:
                 shown = _swapped(patches, data, cell.seed)
             name = cell.facts["name"] if cell.facts is not None else "none"

@@ -59,7 +59,8 @@ class DataSettings(Section):
     Args:
         train: what every stitch is trained on.
         test: benchmarks to score on; a plain name stands for one without changes.
-        select: what `optim.lr_sweep` chooses learning rates on; it shares no picture with training or test data.
+        select: what `optim.lr_sweep` chooses learning rates on and learning curves (`curve.points`) are measured on; it
+            shares no picture with training or test data.
         overlap: look for test pictures among the training pictures before anything is scored.
         leave_out: what is found so (the same pixels, or a re-encoded or resized copy) is left out of training and
             selection, and counted. Sets made of the same photographs are separated by it.
@@ -96,6 +97,24 @@ class Controls(Section):
     wrong_picture: bool = True
     majority: bool = True
     text_ceiling: bool = False
+
+
+class CurveSettings(Section):
+    """Learning curves: small evaluations on the selection split while a cell trains. Off by default.
+
+    They change nothing of the training. A cell with a curve is another cell than one without, so that switching them
+    on computes the cells anew.
+
+    Args:
+        points: how many, evenly spaced over the run, the end included, and one more before the first step; 0 for none.
+        items: questions asked at each: the first so many of `data.select`.
+        levels: accuracies, 0 to 1, for which the answers needed to reach them are told; without any, one is chosen
+            halfway between the blind run's end and the best end.
+    """
+
+    points: int = Field(default=0, ge=0)
+    items: int = Field(default=350, ge=2)
+    levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
 
 
 class FeatureSettings(Section):
@@ -137,7 +156,7 @@ class HubSettings(Section):
         push: send every cell when it is finished, and the whole with its card at the end.
         repo: "org/name"; HF_REPO_ID of the environment or of `.env` by default.
         private: of a repository that is made now; a public one is refused while this is set.
-        thumbnails: also send what a stitch remembers of its training pictures, 16 × 16 thumbnails included.
+        thumbnails: also send what a stitch remembers of its training pictures, 32 × 32 thumbnails included.
     """
 
     push: bool = False
@@ -163,6 +182,7 @@ class CompareConfig(Section):
     optim: OptimConfig = OptimConfig(schedule="constant", warmup=100)
     evaluate: EvaluateConfig = EvaluateConfig()
     controls: Controls = Controls()
+    curve: CurveSettings = CurveSettings()
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     features: FeatureSettings = FeatureSettings()
     engine: Engine = Engine()
@@ -182,9 +202,19 @@ class CompareConfig(Section):
                 "optim.lr_sweep needs data.select, a selection split: the training source again with part=select, "
                 "say, and part=fit for training"
             )
+        if self.curve.points and self.data.select is None:
+            raise ValueError(
+                "curve.points needs data.select, a selection split that no score reads: {source: world, split: select, "
+                "limit: 50}, or the training source again with part=select and part=fit for training"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat; a repeated seed is the same run twice")
         return self
+
+    @property
+    def reads_selection(self) -> bool:
+        """Whether anything of the comparison looks at `data.select`."""
+        return bool(self.optim.lr_sweep or self.curve.points)
 
     def resolved(self) -> dict[str, Any]:
         """As it is run: every row with the common settings in it, so that parsed again it runs the same."""

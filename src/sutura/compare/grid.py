@@ -59,6 +59,7 @@ def plan_cells(
     train_fingerprint: str,
     test_fingerprints: Mapping[str, str],
     rates: Mapping[str, float] | None = None,
+    curve: Mapping[str, Any] | None = None,
 ) -> list[Cell]:
     """All cells: the ceiling, then seed by seed the blind run and every encoder.
 
@@ -69,6 +70,8 @@ def plan_cells(
         train_fingerprint: of the training data.
         test_fingerprints: benchmark → fingerprint of its data.
         rates: encoder's name, or "none" for the blind run → its own learning rate.
+        curve: what a learning curve depends on, where one is measured; not named otherwise, so that a comparison
+            without curves has the cells it always had.
     """
     rates = rates or {}
 
@@ -92,6 +95,7 @@ def plan_cells(
         "feed": config.feed.resolved(),
         "features": config.features.dtype if config.features.cache else "live",
         "wrong_picture": config.controls.wrong_picture,
+        **({"curve": dict(curve)} if curve else {}),
     }
     cells = []
     if config.controls.text_ceiling:

@@ -31,14 +31,14 @@ class Loaded:
 
     @property
     def all(self) -> tuple[VqaData, ...]:
-        """Training data first, what learning rates are chosen on last."""
+        """Training data first, the selection split last."""
         return (self.train, *self.tests.values(), *([self.select] if self.select is not None else []))
 
 
 def load_data(config: CompareConfig) -> Loaded:
     """Training data and every benchmark; a training split is refused as a test unless the config allows it."""
     train = load_vqa(config.data.train)
-    select = load_vqa(config.data.select) if config.data.select and config.optim.lr_sweep else None
+    select = load_vqa(config.data.select) if config.data.select and config.reads_selection else None
     tests, versions, metrics = {}, {}, {}
     held_out = set()
     for entry in config.data.test:

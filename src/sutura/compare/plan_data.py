@@ -81,7 +81,7 @@ def data_sizes(config: CompareConfig, assumed: PlanSettings) -> DataSizes:
         answers = round(feed.epochs * train.pictures * trained)
     tests = [_pictures_of(entry) for entry in config.data.test]
     test_pictures = None if any(count is None for count in tests) else sum(count or 0 for count in tests)
-    select = config.data.select if config.optim.lr_sweep else None
+    select = config.data.select if config.reads_selection else None
     return DataSizes(
         train.pictures,
         per_picture,

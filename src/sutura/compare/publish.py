@@ -9,6 +9,7 @@ from typing import Any
 
 from sutura.compare.config import CompareConfig
 from sutura.compare.grid import CELL, LEDGER, PROTOCOL, Cell
+from sutura.compare.leaks import affected_items, sheets
 from sutura.compare.load import Loaded
 from sutura.compare.report import write_report
 from sutura.compare.rules import broken_rules
@@ -115,7 +116,9 @@ def read_comparison(directory: Path) -> Comparison:
     for cell in cells:
         if cell["encoder"] in random:  # said by the config, which an older cell may not have known
             cell["encoder_facts"] = {**cell["encoder_facts"], "trained": False}
-    return Comparison(comparison["config"], cells, ledgers, notes_of(comparison["notes"], cells))
+    notes = notes_of(comparison["notes"], cells)
+    notes |= {"affected": affected_items(directory), "sheets": sheets(directory)}
+    return Comparison(comparison["config"], cells, ledgers, notes)
 
 
 def report(directory: Path) -> Path:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import polars as pl
 
 from sutura.compare.matching import not_matched, trains_encoder
 from sutura.compare.plots import plot_accuracy, plot_losses, plot_types
+from sutura.compare.report_cost import budget_lines, curve_lines, pareto_lines, slug_of
 from sutura.compare.scores import common_items, common_seeds
 from sutura.compare.standing import Standing, stand
 from sutura.compare.tables import (
@@ -25,6 +26,7 @@ from sutura.compare.tables import (
     types_table,
 )
 from sutura.compare.verdict import listing, percent, verdict
+from sutura.compare.without import stand_without, without_lines
 from sutura.core.checkpoint import atomic_file
 from sutura.core.hashing import fingerprint
 from sutura.evals.benchmarks import BENCHMARKS
@@ -52,7 +54,8 @@ def write_report(
         notes: what is worth saying besides. All keys optional: `name`, `command`, `machine`, `versions`
             (mapping), `overlap` (benchmark → sentence or counts), `set_aside` (data → reason → count),
             `remarks` (sentences), `metrics` (benchmark → headline column), `broken_rules` (sentences), `rates`
-            (encoder → the learning rate chosen for it, and what each scored).
+            (encoder → the learning rate chosen for it, and what each scored), `affected` (benchmark → ids of items
+            whose pictures were trained on), `sheets` (benchmark → picture of the pairs).
 
     Returns:
         The path of report.md.
@@ -73,9 +76,12 @@ def write_report(
         lines += _benchmark_lines(directory, frame, standing, facts)
     lines += _rule_lines(notes)
     lines += _rate_lines(directory, notes)
+    lines += curve_lines(directory, partial(_table, directory), cells_meta, config_resolved)
     lines += _cost_lines(directory, cells_meta)
+    lines += pareto_lines(directory, partial(_table, directory), cells_meta, standings)
     lines += _matching_lines(standings, facts)
     lines += _input_lines(cells_meta, notes)
+    lines += without_lines(stand_without(frame, standings, facts, notes.get("affected") or {}))
     lines += _repeat_lines(cells_meta, config_resolved, notes)
     _write(directory / "tables" / "results.csv", results_table(standings).csv())
     path = directory / "report.md"
@@ -134,7 +140,7 @@ def _benchmark_lines(
     directory: Path, frame: pl.DataFrame, standing: Standing, facts: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     name, metric = standing.scores.benchmark, standing.scores.metric
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    slug = slug_of(name)
     lines = [f"## {name}", ""]
     if name in BENCHMARKS:
         row = BENCHMARKS.get(name)
@@ -155,6 +161,7 @@ def _benchmark_lines(
     if standing.pairs:
         lines += ["### Encoder against encoder", "", "Paired over items and seeds.", ""]
         lines += [_table(directory, f"{slug}-pairs", pairs_table(standing)), ""]
+    lines += budget_lines(directory, partial(_table, directory), standing, facts)
     if len(standing.scores.types) > 1:
         lines += ["### By question type", "", _table(directory, f"{slug}-types", types_table(standing)), ""]
         plot_types(standing, directory / "plots" / f"{slug}-types.png")
@@ -213,7 +220,8 @@ def _cost_lines(directory: Path, cells: Sequence[Mapping[str, Any]]) -> list[str
     lines = [
         "## Convergence and cost",
         "",
-        f"Final loss is the mean over {over} ± their standard deviation, never the last step alone. Peak memory "
+        f"Final loss is the mean over {over} ± their standard deviation, never the last step alone; the last step and "
+        "the lowest one stand beside it for those who compare with tables that give them. Peak memory "
         "is what the cell's process held at most while at work on it; with ≤ it may be an earlier cell's.",
         "",
         _table(directory, "convergence", convergence_table(cells)),
@@ -272,6 +280,10 @@ def _input_lines(cells: Sequence[Mapping[str, Any]], notes: Mapping[str, Any]) -
         lines.append(f"- Overlap ({name}): {text}")
     if not overlaps:
         lines.append("- Overlap of training and test pictures: not checked.")
+    for name, sheet in dict(notes.get("sheets") or {}).items():
+        lines.append(
+            f"- Pairs of {name} to be looked at, test picture left, training picture right: [{sheet}]({sheet})"
+        )
     return [*lines, ""]
 
 

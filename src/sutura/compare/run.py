@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sutura.compare.cell import Inputs
-from sutura.compare.config import CompareConfig
+from sutura.compare.config import CompareConfig, CurveSettings
+from sutura.compare.cost_log import encoder_cost
+from sutura.compare.curve_log import asked_on_the_way, curve_identity
 from sutura.compare.engine import Job, run_jobs, without_pictures
 from sutura.compare.grid import Cell, is_finished, plan_cells
+from sutura.compare.leaks import by_features, keep_alike, keep_overlaps
 from sutura.compare.load import Loaded, closed_sets, describe_pictures
 from sutura.compare.publish import finish
 from sutura.compare.separate import prepare
@@ -26,7 +29,8 @@ from sutura.encoders import load_encoder
 from sutura.encoders.base import VisionEncoder
 from sutura.encoders.cache import Store, cached_features, estimate_bytes
 from sutura.encoders.config import EncoderConfig
-from sutura.evals.contamination import overlap
+from sutura.evals.contamination import Overlap, overlap
+from sutura.evals.embedded import Alike
 from sutura.evals.training_record import TrainingRecord
 from sutura.stitch.bundle import StitchConfig, build_stitch
 from sutura.stitch.language import embedding_size
@@ -39,12 +43,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Eyes:
-    """One encoder row: its config, facts, and either features on disk or the encoder itself."""
+    """One encoder row: its config, facts, features on disk or the encoder itself, and what a picture costs."""
 
     config: EncoderConfig
     facts: dict[str, Any]
     stores: tuple[Store, ...]
     encoder: VisionEncoder | None
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], None] | None = None) -> Path:
@@ -56,11 +61,15 @@ def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], N
     check_before_work(config)
     data, record, remembered = prepare(config)
     overlaps = check_overlap(config, data, record)
+    team.from_first(lambda: keep_overlaps(Path(config.runs) / config.name, overlaps, data.tests, data.train))
     unread = SetAside()
     # Before any picture is encoded: a language model that cannot be used is told at once.
     language = build_stitch(StitchConfig(encoder=None, llm=config.llm, prompt=config.prompt))
     eyes = load_encoders(config, data, unread)
     print_parts(config, language.model.lm, eyes)
+    told = {name: found.summary() for name, found in overlaps.items()}
+    for name, alike in look_by_features(config, data, eyes, overlaps).items():
+        told[name] += f" {alike.summary()}"
     by_name = {seen.facts["name"]: seen for seen in eyes}
     sweep = choose_rates(config, data, by_name, language.llm_fingerprint)
     cells = cells_of(config, eyes, data, language.llm_fingerprint, sweep.chosen)
@@ -70,21 +79,36 @@ def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], N
         f"{len(cells)} cells: {len(cells) - len(missing)} finished before, {len(missing)} to train and evaluate"
     )
     run_jobs([make_job(cell, config, data, by_name, remembered) for cell in missing], config, on_cell)
-    notes = {"overlap": overlaps, "unread": unread.counts, "rates": sweep.facts()}
+    notes = {"overlap": told, "unread": unread.counts, "rates": sweep.facts()}
     path = team.from_first(lambda: finish(config, cells, data, notes, command))
     say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")
     return path
 
 
-def check_overlap(config: CompareConfig, data: Loaded, record: TrainingRecord) -> dict[str, str]:
-    """One sentence a benchmark: how many of its pictures were trained on. Said before anything is scored."""
+def check_overlap(config: CompareConfig, data: Loaded, record: TrainingRecord) -> dict[str, Overlap]:
+    """Benchmark → which of its pictures were trained on. Said before anything is scored."""
     if not config.data.overlap:
         return {}
     found = {}
     for name, test in data.tests.items():
-        result = overlap(record, test, directory=Path(config.runs) / "hashes")
-        found[name] = result.summary()
-        say(f"overlap of training pictures with {name}: {found[name]}")
+        found[name] = overlap(record, test, directory=Path(config.runs) / "hashes")
+        say(f"overlap of training pictures with {name}: {found[name].summary()}")
+    return found
+
+
+def look_by_features(
+    config: CompareConfig, data: Loaded, eyes: Sequence[Eyes], overlaps: Mapping[str, Overlap]
+) -> dict[str, Alike]:
+    """Benchmark → near-duplicates by the features of the first trained encoder that has some on disk."""
+    for seen in eyes:
+        if seen.stores and seen.config.trained and seen.config.untrained_seed is None:
+            found = by_features(seen.facts["name"], seen.stores, list(data.tests), overlaps)
+            for name, one in found.items():
+                say(f"{name}: {one.summary()}")
+            break
+    else:
+        return {}
+    here().from_first(lambda: keep_alike(Path(config.runs) / config.name, found, data.tests, data.train))
     return found
 
 
@@ -103,7 +127,7 @@ def load_encoders(config: CompareConfig, data: Loaded, set_aside: SetAside) -> l
             "num_tokens": config.projector.tokens(encoder.num_tokens),
         }
         stores = () if live else compute_features(config, encoder, data.all, set_aside)
-        eyes.append(Eyes(row, facts, stores, encoder if live else None))
+        eyes.append(Eyes(row, facts, stores, encoder if live else None, encoder_cost(encoder)))
     return eyes
 
 
@@ -156,6 +180,7 @@ def choose_rates(
     chosen = config.model_copy(
         update={
             "seeds": (config.seeds[0] if seed is None else seed,),
+            "curve": CurveSettings(),
             "controls": config.controls.model_copy(update=alone),
         }
     )
@@ -195,6 +220,7 @@ def cells_of(
         train_fingerprint=data.train.fingerprint,
         test_fingerprints=tests,
         rates=rates,
+        curve=curve_identity(config, data.select),
     )
 
 
@@ -217,11 +243,12 @@ def make_job(
     """A cell with its inputs; questions about pictures that gave no features are left to the tally."""
     seen = eyes.get(cell.facts["name"]) if cell.facts is not None else None
     live = seen is not None and seen.encoder is not None
-    train, tests = data.train, data.tests
+    train, tests, asked = data.train, data.tests, asked_on_the_way(config, data.select)
     if not live:
         known = {name for store in seen.stores for name in store.image_ids} if seen else None
         train = without_pictures(train, known)
         tests = {name: without_pictures(test, known) for name, test in tests.items()}
+        asked = None if asked is None else without_pictures(asked, known)
     words = None
     if cell.condition == "text-ceiling":
         words = describe_pictures(data)
@@ -237,5 +264,7 @@ def make_job(
             closed_sets(config, data),
             data.versions,
             record,
+            asked,
+            seen.cost if seen else {},
         ),
     )

@@ -40,12 +40,11 @@ def prepare(config: CompareConfig) -> tuple[Loaded, TrainingRecord, Path]:
 
 
 def copies(record: TrainingRecord, data: Loaded, hashes: Path) -> set[str]:
-    """Ids of the record's pictures that are pictures of a test set: the same pixels, or re-encoded or resized."""
+    """Ids of the record's pictures that are pictures of a test set: the same pixels, or copies of any kind."""
     found: set[str] = set()
     for test in data.tests.values():
         result = overlap(record, test, directory=hashes)
-        for names in (*result.exact.values(), *result.near.values()):
-            found.update(names)
+        found.update(pair.train for pair in result.pairs())
     return found
 
 

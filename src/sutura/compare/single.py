@@ -20,6 +20,7 @@ from sutura.compare.separate import prepare
 from sutura.compare.settings import check_before_work
 from sutura.compare.statistics import accuracy
 from sutura.compare.tables import Table, score_cell
+from sutura.compare.without import LEAST, without_items
 from sutura.core.config import apply_overrides
 from sutura.core.errors import UserError
 from sutura.core.log import say
@@ -30,7 +31,7 @@ from sutura.encoders.config import EncoderConfig
 from sutura.evals.baselines import majority_rows
 from sutura.evals.benchmarks import get_benchmark
 from sutura.evals.config import EvaluateConfig
-from sutura.evals.contamination import overlap
+from sutura.evals.contamination import Overlap, overlap
 from sutura.evals.ledger import NO_ENCODER, check_ledger, write_ledger
 from sutura.evals.run import Asked, derangement, evaluate
 from sutura.evals.training_record import RECORD, TrainingRecord, read_record
@@ -139,10 +140,11 @@ def evaluate_saved(
             say(f"{stitch.label}: set aside {aside.summary()}")
     records = {record.fingerprint: record for record in remembered.values() if record is not None}
     ledger += _guesses(list(records.values()), data, row.name)
+    overlaps = {record.fingerprint: overlap(record, data) for record in records.values() if record.looked}
     notes = [
         *_majority_notes(list(records.values())),
         *_blind_notes(blind, remembered),
-        *_overlap_notes(remembered, data),
+        *_overlap_notes(remembered, overlaps, data),
     ]
     if out is not None:
         meta = {
@@ -152,8 +154,25 @@ def evaluate_saved(
         }
         write_ledger(out, ledger, meta)
     metric = (config.headline if config is not None else None) or row.metric
-    table = _table(check_ledger(pl.DataFrame(ledger)), row.name, metric).markdown()
-    return "\n\n".join((table.rstrip(), "\n".join(f"- {note}" for note in notes)))
+    frame = check_ledger(pl.DataFrame(ledger))
+    table = _table(frame, row.name, metric).markdown()
+    affected = {item for found in overlaps.values() for item in found.items}
+    parts = [table.rstrip(), "\n".join(f"- {note}" for note in notes)]
+    return "\n\n".join((*parts, *_without_affected(frame, row.name, metric, affected)))
+
+
+def _without_affected(frame: pl.DataFrame, benchmark: str, metric: str, items: set[str]) -> list[str]:
+    """The table again without items whose pictures were trained on; nothing where there are none."""
+    left = without_items(frame, {benchmark: items})
+    removed = frame["item_id"].n_unique() - left["item_id"].n_unique()
+    if not removed:
+        return []
+    if left["image_id"].n_unique() < LEAST:
+        return [
+            f"Without the {removed:,} questions about pictures that were trained on nothing is left to score."
+        ]
+    head = f"Without the {removed:,} questions about pictures that were trained on:"
+    return [head, _table(left, benchmark, metric).markdown().rstrip()]
 
 
 def _guesses(records: Sequence[TrainingRecord], data: VqaData, benchmark: str) -> list[dict[str, Any]]:
@@ -198,7 +217,9 @@ def _blind_notes(blind: Sequence[Path], remembered: Mapping[Path, TrainingRecord
     return notes
 
 
-def _overlap_notes(remembered: Mapping[Path, TrainingRecord | None], data: VqaData) -> list[str]:
+def _overlap_notes(
+    remembered: Mapping[Path, TrainingRecord | None], overlaps: Mapping[str, Overlap], data: VqaData
+) -> list[str]:
     """One sentence a training set: are the benchmark's pictures in it, or why that is not known."""
     notes: dict[str, str] = {}
     for folder, record in remembered.items():
@@ -213,7 +234,7 @@ def _overlap_notes(remembered: Mapping[Path, TrainingRecord | None], data: VqaDa
                 "data.overlap was false in training, so its pictures were not looked at."
             )
         elif record.fingerprint not in notes:
-            notes[record.fingerprint] = overlap(record, data).summary()
+            notes[record.fingerprint] = overlaps[record.fingerprint].summary()
     return list(notes.values())
 
 

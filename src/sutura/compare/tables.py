@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, pstdev, stdev
 from typing import Any
 
@@ -17,6 +18,7 @@ from sutura.compare.scores import Arm, Scores
 from sutura.compare.standing import Standing
 from sutura.compare.statistics import Difference, Estimate, accuracy
 from sutura.core.errors import UserError
+from sutura.core.log import read_metrics
 
 #: Question types that get a row of their own; the rest share one.
 TYPES_SHOWN = 12
@@ -193,7 +195,8 @@ def convergence_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Loss, time and size of what was trained, a row for each encoder and condition, over its seeds.
 
     The final loss is the mean of the last steps, with the spread *over those steps*; how far seeds lie apart
-    stands beside it. A single last step says little: its batch decides.
+    stands beside it. The loss of the last step and the lowest of any step, means over seeds, are there for those who
+    compare with tables that give them; they say little: one batch decides.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for cell in cells:
@@ -203,6 +206,7 @@ def convergence_table(cells: Sequence[Mapping[str, Any]]) -> Table:
         finals = _numbers(members, "loss", "final_mean")
         spread = _numbers(members, "loss", "final_sd")
         facts = members[0].get("encoder_facts") or {}
+        lasts = [ends for cell in members if (ends := loss_ends(cell)) is not None]
         final = f"{fmean(finals):.4f} ± {fmean(spread):.4f}" if finals and spread else "–"
         rows.append(
             (
@@ -210,6 +214,8 @@ def convergence_table(cells: Sequence[Mapping[str, Any]]) -> Table:
                 str(len(members)),
                 _mean(_numbers(members, "answers"), "{:,.0f}"),
                 _mean(_numbers(members, "loss", "first"), "{:.3f}"),
+                _mean([ends[0] for ends in lasts], "{:.4f}"),
+                _mean([ends[1] for ends in lasts], "{:.4f}"),
                 final,
                 f"{stdev(finals):.4f}" if len(finals) > 1 else "–",
                 _mean(_numbers(members, "seconds", "train"), "{:.0f}"),
@@ -227,6 +233,8 @@ def convergence_table(cells: Sequence[Mapping[str, Any]]) -> Table:
         "seeds",
         "answers trained on",
         "first loss",
+        "last step",
+        "lowest step",
         "final loss ± sd of last steps",
         "sd of seeds",
         "train s",
@@ -239,6 +247,15 @@ def convergence_table(cells: Sequence[Mapping[str, Any]]) -> Table:
         "peak MB",
     )
     return Table(columns, tuple(rows))
+
+
+def loss_ends(cell: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Loss of the last step and the lowest of any, from a cell's metrics; None where they are not at hand."""
+    where = cell.get("metrics_path")
+    if not where or not Path(where).is_file():
+        return None
+    losses = [float(row["loss"]) for row in read_metrics(Path(where)) if row.get("loss") is not None]
+    return (losses[-1], min(losses)) if losses else None
 
 
 def results_table(standings: Sequence[Standing]) -> Table:

@@ -42,7 +42,8 @@ def check(
     Raises:
         UserError: nothing there, or nothing usable.
     """
-    source = parse(CaptionSource, apply_overrides({"path": path}, overrides), "the data")
+    file = {"name": Path(path).name} if Path(path).expanduser().is_file() else {}
+    source = parse(CaptionSource, apply_overrides({"path": path, **file}, overrides), "the data")
     splits = caption_splits(source)
     if source.path != "world" and not source.files and source.divide == "auto":
         splits = _told(source, splits)

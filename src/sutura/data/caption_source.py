@@ -44,6 +44,7 @@ class CaptionSource(PicturesAt):
         test_share: the same for `test`.
         restval: Karpathy's `restval` pictures belong to training, as in most published results.
         not_in: splits whose pictures (by content) are taken out of `train`; every other one by default.
+        name: what reports call the set; made from the path where it is not given.
         captions_each: at most so many captions a picture, the first ones.
         seed: of the built-in world.
     """
@@ -55,6 +56,8 @@ class CaptionSource(PicturesAt):
     test_share: float = Field(default=0.05, ge=0.0, lt=1.0)
     restval: bool = False
     not_in: tuple[str, ...] | None = None
+    # Not part of the dump while there is none: runs keep the name they had before there was this.
+    name: str | None = Field(default=None, exclude_if=lambda value: value is None)
     captions_each: int | None = Field(default=None, ge=1)
     seed: int = 0
 
@@ -71,7 +74,7 @@ class CaptionSource(PicturesAt):
     @property
     def label(self) -> str:
         """What reports call the set."""
-        return name_at(next(iter(self.files.values()), self.path))
+        return self.name or name_at(next(iter(self.files.values()), self.path))
 
 
 class _Part(NamedTuple):

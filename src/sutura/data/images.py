@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from functools import lru_cache
@@ -132,6 +133,21 @@ def inspect(data: bytes) -> tuple[str, ...]:
     except _DAMAGE as error:
         raise _damage(error) from None
     return ("rotated",) if _orientation(image) in _UPRIGHT else ()
+
+
+def picture_path(folder: Path, name: str) -> Path:
+    """Where a file's line says that a picture lies: below a folder, or at an absolute path.
+
+    Raises:
+        BadPicture: "outside the folder" for a relative path that leads out of it by `..`. Whoever means such a place
+            names the folder that holds it all (`image_folder`), or writes absolute paths.
+    """
+    path = folder / name
+    if not Path(name).is_absolute() and not Path(os.path.normpath(path)).is_relative_to(
+        os.path.normpath(folder)
+    ):
+        raise BadPicture("outside the folder", f"{name} leads out of {folder}; name a folder that holds both")
+    return path
 
 
 def read_file(path: Path) -> bytes:

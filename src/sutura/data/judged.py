@@ -63,7 +63,7 @@ def judged(
         live: keep no pixels; decode again whenever they are asked for.
         cache: holds a folder for each set.
         name: of the set, for messages.
-        aside: what has been set aside already; kept with the rest.
+        aside: what has been set aside already; told before what is found here, and not kept on disk.
         on_progress: called with pictures read so far, and how many there are.
 
     Raises:
@@ -72,12 +72,13 @@ def judged(
     stated = [_VERSION, rows.stamp, len(rows), fingerprint(wanted), side, least, live]
     key = fingerprint(["pictures", *stated])
     folder = cache / f"pictures-{side}-{key}"
-    if not folder.is_dir():
+    # An older folder kept what was set aside by whoever came first, whatever columns it had read.
+    if not folder.is_dir() or "unusable" not in read_json(folder / "facts.json"):
         with atomic_directory(folder, replace=True) as temporary:
             _read(rows, wanted, side, least, live, temporary, name, aside, on_progress)
-    facts = read_json(folder / "facts.json")
     found = SetAside()
-    for reason, items in facts["set_aside"].items():
+    found.include(aside)
+    for reason, items in read_json(folder / "facts.json")["unusable"].items():
         for item in items:
             found.add(reason, item)
     kept, content = np.load(folder / "kept.npy"), np.load(folder / "content.npy")
@@ -103,7 +104,6 @@ def _read(
 ) -> None:
     kept, content = [], []
     found = SetAside()
-    found.include(aside)
     with (folder / "pixels.bin").open("wb") as file:
         for done, (row, one) in enumerate(judge_all(rows, wanted, side, least), start=1):
             if one.pixels is None:
@@ -116,7 +116,10 @@ def _read(
             if on_progress is not None and (done % CHUNK == 0 or done == len(wanted)):
                 on_progress(done, len(wanted))
     if not kept:
-        raise UserError(f"No picture of {name!r} can be used. Set aside: {found.summary()}.")
+        every = SetAside()
+        every.include(aside)
+        every.include(found)
+        raise UserError(f"No picture of {name!r} can be used. Set aside: {every.summary()}.")
     np.save(folder / "kept.npy", np.array(kept, np.int64))
     np.save(folder / "content.npy", np.array(content, np.uint64))
-    write_json(folder / "facts.json", {"path": name, "set_aside": found.items})
+    write_json(folder / "facts.json", {"path": name, "unusable": found.items})

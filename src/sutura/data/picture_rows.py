@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
-from sutura.data.images import BadPicture, read_file
+from sutura.data.images import BadPicture, picture_path, read_file
 from sutura.data.line_files import picture_folder, read_lines
 from sutura.data.manifest import text_of, texts_of
 from sutura.data.samples import SetAside
@@ -182,7 +182,7 @@ class LineRows:
         name = self.name(row)
         if not name:
             raise BadPicture("missing", "no path in the line")
-        return read_file(self.folder / name)
+        return read_file(picture_path(self.folder, name))
 
     def captions(self, row: int) -> list[str]:
         return texts_of(self.caption_cell(row))

@@ -11,7 +11,7 @@ from typing import Any
 
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_bytes
-from sutura.data.images import BadPicture
+from sutura.data.images import BadPicture, picture_path, read_file
 from sutura.data.manifest import Entry, Turn, gather, text_of
 from sutura.data.samples import Picture, SetAside, VqaData
 from sutura.data.sources import VqaSource, check_roles, column, needed
@@ -153,7 +153,7 @@ def load_jsonl(source: VqaSource) -> VqaData:
         name = text_of(lines[row][1].get(columns.image))
         if not name:
             raise BadPicture("missing", "no path in the line")
-        return picture_at(name, folder).read()
+        return read_file(picture_path(folder, name))
 
     ids = [values.get(columns.image_id) for _, values in lines] if columns.image_id else None
     if source.turns == "conversation":

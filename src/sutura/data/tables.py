@@ -11,7 +11,7 @@ from typing import Any
 
 from sutura.core.errors import UserError
 from sutura.data.hub_sets import hub_places, hub_rows, hub_splits
-from sutura.data.images import BadPicture, read_file
+from sutura.data.images import BadPicture, picture_path, read_file
 from sutura.data.samples import BytesPicture, FilePicture, Picture
 from sutura.data.sources import VqaSource
 
@@ -106,7 +106,7 @@ def read_cell(table: Table, row: int, column: str, place: int | None = None) -> 
         raise BadPicture("not a picture", f"a cell of type {type(value).__name__}")
     if re.match(r"^\w+://", value):
         raise BadPicture("missing", f"{value} is an address; pictures are not fetched while loading")
-    path = table.folder / value
+    path = picture_path(table.folder, value) if table.within is None else table.folder / value
     if table.within is not None:
         real = path.resolve()
         if not any(real.is_relative_to(place.resolve()) for place in table.within):

@@ -74,11 +74,19 @@ def load_joint(spec: str) -> TwoTower:
     """
     folder, weights = _split(spec)
     if not is_joint_run(folder):
+        if not folder.exists() and _like_a_folder(spec):
+            raise UserError(
+                f"There is no folder {folder}. Give a run of `sutura jepa train`, or a two-tower model's id."
+            )
         return load_two_tower(spec)
-    form = read_json(folder / "config.json")["form"]
+    written = read_json(folder / "config.json")
+    form = written["form"]
     if form not in LOADERS:
+        again = written.get("command") or "`sutura jepa train` with its preset"
         raise UserError(
-            f"{folder.name} is a run of the form {form!r}; pictures and texts are retrieved with {', '.join(LOADERS)}."
+            f"{folder.name} is a run of the form {form!r}, which has no embedding of a text on its own; retrieval "
+            f"needs the form {', '.join(LOADERS)}. For its own scores run {again} again; a finished run is not "
+            "trained anew."
         )
     if not (folder / weights).is_file():
         raise UserError(
@@ -88,6 +96,12 @@ def load_joint(spec: str) -> TwoTower:
     tower: TwoTower = getattr(import_module(module), function)(folder, weights)
     tower.model.eval().requires_grad_(False)
     return tower
+
+
+def _like_a_folder(spec: str) -> bool:
+    """Whether a person who wrote this meant a place on this machine, and no id of a model."""
+    named = spec.startswith((".", "/", "~", "runs/")) or spec.endswith("/") or spec.count("/") > 1
+    return named and ":" not in spec
 
 
 def _split(spec: str) -> tuple[Path, str]:

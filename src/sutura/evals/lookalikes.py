@@ -19,27 +19,28 @@ from sutura.data.samples import BadPicture, PictureTurns, VqaData
 #: Perceptual hashes at most so many of 64 bits apart make a pair a candidate. Measured on 300 pictures: JPEG
 #: at quality 30–95 and resizing change 0–6 bits, halving by nearest neighbour up to 10.
 HASH_BITS = 10
-#: Largest difference of any cell and channel of the two 16 × 16 thumbnails (0–255) that confirms a candidate.
+#: Largest difference of any cell and channel of the two thumbnails at 16 × 16 (0–255) that confirms a candidate.
 #: The built-in world's scenes look alike: of 4,000 train × 1,000 test pictures at 64 pixels, 1,050 pairs with
 #: 447 test pictures are candidates, and none differs by less than 80 in its most different cell. Copies
 #: differ by up to 47 (JPEG 50), 55 (halved by nearest neighbour); photographs by up to 22, and distinct
 #: ones (DAQUAR, 794 × 653) give no candidate at all.
 CELL_DIFFERENCE = 60
-THUMBNAIL = 16
+#: Side of the thumbnails kept, and of those that confirm a candidate; version 1 kept the latter.
+THUMBNAIL, CELLS = 32, 16
 #: Part of the name of stored hashes: counts up when their making changes.
-VERSION = 1
+VERSION = 2
 #: Pairs compared at a time, by hash and by thumbnail, so that memory stays bounded.
 _BLOCK = 8_000_000
 _PAIRS = 20_000
 
 
 class PictureHashes(NamedTuple):
-    """What is compared of the pictures of a set; row i is picture `ids[i]`."""
+    """What is compared of the pictures of a set; row i is picture `ids[i]`. Thumbnails are 32 wide; older ones 16."""
 
     ids: list[str]
     exact: UInt64[np.ndarray, " pictures"]
     perceptual: UInt64[np.ndarray, " pictures"]
-    thumbnails: UInt8[np.ndarray, "pictures 16 16 3"]
+    thumbnails: UInt8[np.ndarray, "pictures side side 3"]
     unreadable: list[str]
 
 
@@ -118,9 +119,9 @@ def perceptual_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(bits.ravel()).tobytes(), "big")
 
 
-def thumbnail(image: Image.Image) -> UInt8[np.ndarray, "16 16 3"]:
-    """The picture's averages over a 16 × 16 grid, in RGB."""
-    return np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> UInt8[np.ndarray, "side side 3"]:
+    """The picture's averages over a square grid, in RGB."""
+    return np.asarray(image.resize((side, side), Image.Resampling.BOX))
 
 
 def exact_matches(test: PictureHashes, train: PictureHashes) -> dict[str, tuple[str, ...]]:
@@ -142,14 +143,21 @@ def near_matches(test: PictureHashes, train: PictureHashes) -> dict[str, tuple[s
         ours, theirs = np.nonzero(apart <= HASH_BITS)
         for at in range(0, len(ours), _PAIRS):
             i, j = ours[at : at + _PAIRS] + start, theirs[at : at + _PAIRS]
-            same = cell_difference(test.thumbnails[i], train.thumbnails[j]) <= CELL_DIFFERENCE
+            same = cell_difference(_cells(test.thumbnails[i]), _cells(train.thumbnails[j])) <= CELL_DIFFERENCE
             for one, other in zip(i[same].tolist(), j[same].tolist(), strict=True):
                 found.setdefault(test.ids[one], []).append(train.ids[other])
     return {name: tuple(names) for name, names in found.items()}
 
 
+def _cells(thumbnails: UInt8[np.ndarray, "pictures side side 3"]) -> Float32[np.ndarray, "pictures 16 16 3"]:
+    """Averages over 16 × 16 cells."""
+    step = thumbnails.shape[1] // CELLS
+    shape = (len(thumbnails), CELLS, step, CELLS, step, 3)
+    return thumbnails.reshape(shape).mean((2, 4), dtype=np.float32)
+
+
 def cell_difference(
-    one: UInt8[np.ndarray, "*pictures 16 16 3"], other: UInt8[np.ndarray, "*pictures 16 16 3"]
-) -> Float32[np.ndarray, "*pictures"]:
+    one: Float32[np.ndarray, "pictures 16 16 3"], other: Float32[np.ndarray, "pictures 16 16 3"]
+) -> Float32[np.ndarray, " pictures"]:
     """Difference in the most different cell and channel of two thumbnails, 0 to 255."""
-    return np.abs(one.astype(np.float32) - other.astype(np.float32)).max(axis=(-3, -2, -1))
+    return np.abs(one - other).max(axis=(1, 2, 3))

@@ -19,7 +19,7 @@ from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_bytes
 from sutura.data.image_texts import ImageTexts
 from sutura.evals.lookalikes import (
-    THUMBNAIL,
+    CELLS,
     PictureHashes,
     exact_matches,
     near_matches,
@@ -65,12 +65,12 @@ def _hashes(data: ImageTexts, looks: bool) -> PictureHashes:
     perceptual, thumbnails = [], []
     for square in _squares(data) if looks else ():
         perceptual.append(perceptual_hash(square))
-        thumbnails.append(thumbnail(square))
+        thumbnails.append(thumbnail(square, CELLS))
     return PictureHashes(
         list(data.image_ids),
         exact,
         np.array(perceptual, np.uint64),
-        np.array(thumbnails, np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL, 3),
+        np.array(thumbnails, np.uint8).reshape(-1, CELLS, CELLS, 3),
         [],
     )
 

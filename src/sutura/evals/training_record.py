@@ -2,7 +2,8 @@
 
 Enough to guess the most frequent answers and to look for a benchmark's pictures and questions among those
 trained on, long after the training data has moved: answers a question type, and for every picture its hashes,
-a 16 × 16 thumbnail, and its questions and answers as 64-bit hashes.
+a 32 × 32 thumbnail, and its questions and answers as 64-bit hashes. Records of version 1 have thumbnails of 16 × 16:
+they are read, and altered copies of their pictures are not found.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_bytes
 from sutura.data.samples import VqaData
 from sutura.evals.baselines import Majority, fit_majority
-from sutura.evals.lookalikes import THUMBNAIL, PictureHashes, picture_hashes
+from sutura.evals.lookalikes import CELLS, THUMBNAIL, PictureHashes, picture_hashes
 
 #: The file in a stitch's directory.
 RECORD = "training.parquet"
 #: Counts up when the columns or their meaning change.
-VERSION = 1
-#: Training pictures up to which thumbnails are kept: about half a kilobyte each on disk.
+VERSION = 2
+#: Versions that are read, with the side of their thumbnails.
+_SIDES = {1: CELLS, VERSION: THUMBNAIL}
+#: Training pictures up to which thumbnails are kept: 1 kB (scenes) to 3 kB (photographs) each on disk.
 THUMBNAILS_UP_TO = 20_000
 
 _COLUMNS: dict[str, Any] = {
@@ -56,6 +59,7 @@ class TrainingRecord:
             The hashes are null where the picture was not looked at.
         looked: whether the pictures were hashed at all.
         unreadable: pictures that could not be opened.
+        side: of the thumbnails.
     """
 
     name: str
@@ -64,6 +68,7 @@ class TrainingRecord:
     rows: pl.DataFrame
     looked: bool
     unreadable: tuple[str, ...] = ()
+    side: int = THUMBNAIL
 
     @property
     def pictures(self) -> PictureHashes:
@@ -74,7 +79,7 @@ class TrainingRecord:
             seen["image_id"].to_list(),
             seen["exact"].to_numpy(),
             seen["perceptual"].to_numpy(),
-            np.frombuffer(raw, np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL, 3),
+            np.frombuffer(raw, np.uint8).reshape(-1, self.side, self.side, 3),
             list(self.unreadable),
         )
 
@@ -83,9 +88,22 @@ class TrainingRecord:
         """Whether every picture looked at kept its thumbnail."""
         return self.rows["thumbnail"].null_count() == self.rows["exact"].null_count()
 
+    @property
+    def finds_altered(self) -> bool:
+        """Whether mirrored, cropped and recoloured copies of its pictures can be found."""
+        return self.has_thumbnails and self.side == THUMBNAIL
+
     def wordings(self) -> set[int]:
         """Hashes of all questions."""
         return set(self.rows["questions"].explode().drop_nulls().to_list())
+
+    def told(self, pairs: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Those pairs of hashes of a question and an answer that occur together in training, about any picture."""
+        wanted = pl.DataFrame(
+            list(pairs), {"questions": pl.UInt64, "answers": pl.UInt64}, orient="row"
+        ).unique()
+        known = self.rows.select("questions", "answers").explode("questions", "answers")
+        return set(wanted.join(known.unique(), on=["questions", "answers"], how="semi").iter_rows())
 
     def asked(self, names: Iterable[str]) -> dict[str, dict[int, set[int]]]:
         """Picture → hash of a question → hashes of the answers given to it, for some pictures."""
@@ -126,7 +144,8 @@ def make_record(data: VqaData, directory: Path | None = None, *, look: bool = Tr
     rows = pl.DataFrame(list(columns()), schema=_COLUMNS, orient="row")
     unreadable = tuple(hashes.unreadable) if hashes else ()
     name = f"{data.name}/{data.split}"
-    return TrainingRecord(name, data.fingerprint, fit_majority(data.samples), rows, look, unreadable)
+    majority = fit_majority(data.samples) if data.samples else Majority("")  # pictures without questions
+    return TrainingRecord(name, data.fingerprint, majority, rows, look, unreadable)
 
 
 def write_record(path: Path, record: TrainingRecord) -> None:
@@ -138,7 +157,7 @@ def write_record(path: Path, record: TrainingRecord) -> None:
         rows = rows.with_columns(pl.lit(None, pl.Binary).alias("thumbnail"))
 
     about = {
-        "version": VERSION,
+        "version": next(version for version, side in _SIDES.items() if side == record.side),
         "name": record.name,
         "fingerprint": record.fingerprint,
         "majority": asdict(record.majority),
@@ -165,16 +184,19 @@ def read_record(path: Path) -> TrainingRecord | None:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}).") from None
     about = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
-    if about.get("version") != VERSION:
+    version = about.get("version")
+    if version not in _SIDES:
         raise UserError(
-            f"{path} records training data in version {about.get('version')}; this program reads {VERSION}."
+            f"{path} records training data in version {version}; this program reads {', '.join(map(str, _SIDES))}."
         )
     rows = pl.DataFrame(pl.from_arrow(table)).select(
         pl.col(name).cast(kind) for name, kind in _COLUMNS.items()
     )
     unreadable = tuple(about["unreadable"])
     majority = Majority(**about["majority"])
-    return TrainingRecord(about["name"], about["fingerprint"], majority, rows, about["looked"], unreadable)
+    return TrainingRecord(
+        about["name"], about["fingerprint"], majority, rows, about["looked"], unreadable, _SIDES[version]
+    )
 
 
 def kept_record(data: VqaData, directory: Path, *, look: bool = True) -> tuple[TrainingRecord, Path]:

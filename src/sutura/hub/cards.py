@@ -24,7 +24,7 @@ from sutura.evals.training_record import RECORD
 from sutura.stitch.bundle import STITCH
 
 THUMBNAILS = (
-    f"`{RECORD}` (hashes and 16 × 16 thumbnails of the training pictures, for the overlap check) was left out, so "
+    f"`{RECORD}` (hashes and 32 × 32 thumbnails of the training pictures, for the overlap check) was left out, so "
     "`sutura eval` cannot look for a benchmark's pictures among those trained on."
 )
 _ASKING = """## Use

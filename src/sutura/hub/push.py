@@ -40,7 +40,7 @@ def push(
         path: a stitch's directory, `runs/cells/<hash>`, or `runs/<name>`.
         repo: "org/name"; HF_REPO_ID by default.
         private: of a repository that is made now; one that is public already is refused while this is set.
-        thumbnails: also send the record of the training data, with its 16 × 16 thumbnails of training pictures.
+        thumbnails: also send the record of the training data, with its 32 × 32 thumbnails of training pictures.
         command: what trained a lone stitch, for its card.
 
     Returns:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from sutura.compare.curve_log import CURVE
 from sutura.compare.grid import CELL, LEDGER, STITCH_FOLDER
+from sutura.compare.leaks import OVERLAP
 from sutura.compare.publish import COMPARISON, MAJORITY, SET_ASIDE
 from sutura.core.checkpoint import atomic_file, read_json, write_json
 from sutura.core.errors import UserError
@@ -21,9 +23,9 @@ from sutura.stitch.seal import seal
 
 METRICS = "metrics.jsonl"
 #: A cell's own files, which lie beside its stitch's on the Hub.
-CELL_FILES = (CELL, LEDGER, METRICS)
+CELL_FILES = (CELL, LEDGER, METRICS, CURVE)
 #: What of a comparison's directory is sent, besides its cells.
-COMPARISON_FILES = (COMPARISON, MAJORITY, SET_ASIDE, "report.md", "plots", "tables")
+COMPARISON_FILES = (COMPARISON, MAJORITY, SET_ASIDE, OVERLAP, "report.md", "plots", "tables")
 #: Endings of files that are never rewritten here, and so need no copy of their own.
 _AS_THEY_ARE = (".safetensors", ".parquet", ".png")
 #: A path of this machine inside a text: from a slash or a tilde, with at least one folder in it.

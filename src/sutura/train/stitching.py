@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -161,6 +162,7 @@ class StitchFeed:
         self.steps = len(self.plan)
         held = [sum(_answers(rows[i], config.turns) for i in step) for step in self.plan]
         self.answers = sum(held)
+        self.answers_after = list(accumulate(held))  # of each step, the answers seen when it is done
         self.adapts = config.micro_batch == "auto"
         self.micro = max(held) if config.micro_batch == "auto" else config.micro_batch
 
