@@ -37,10 +37,10 @@ def crossed(
     A picture is a cluster of `sizes` items. Residuals of the ratio estimator, sum − mean × size, make a
     two-way table whose mean squares for pictures (P), seeds (S) and their interaction (I) give
 
-        variance = (MS_P + MS_S − MS_I) / (pictures × seeds),
+        variance = (MS_S + max(MS_P − MS_I, 0)) / (pictures × seeds),
 
-    never less than either side alone gives, with Satterthwaite's degrees of freedom. With one seed only the
-    pictures' part can be had, and training noise is missing from it.
+    with Satterthwaite's degrees of freedom: what pictures add is estimated, and is never less than nothing. With
+    one seed only the pictures' part can be had, and training noise is missing from it.
 
     Args:
         sums: score of each picture's items, added up.
@@ -48,7 +48,8 @@ def crossed(
 
     Source: Miller 2024, arXiv:2411.00640, section 2.2 (clusters); Cochran 1977, Sampling Techniques, 6.4
         (ratio estimator); Satterthwaite 1946 (degrees of freedom); Searle 1971 for the crossed mean squares.
-    Differs: the seeds' part, which Miller does not have.
+    Differs: the seeds' part, which Miller does not have; the pictures' component kept from falling below zero. The
+        larger of this and MS_P, which was used before, covered 98 % where neither side adds noise of its own.
     """
     seeds, pictures = sums.shape[-2:]
     items = sizes.sum(-1)
@@ -66,7 +67,7 @@ def crossed(
     ms_seed = pictures * (of_seed**2).sum(-1) / (seeds - 1)
     inner = residual - of_picture[..., None, :] - of_seed[..., :, None]
     ms_inner = (inner**2).sum((-2, -1)) / ((pictures - 1) * (seeds - 1))
-    total = np.maximum.reduce([ms_picture + ms_seed - ms_inner, ms_picture, ms_seed])
+    total = ms_seed + np.maximum(ms_picture - ms_inner, 0)
     spread = (
         ms_picture**2 / (pictures - 1)
         + ms_seed**2 / (seeds - 1)

@@ -11,8 +11,10 @@ from typing import Any
 
 import polars as pl
 
+from sutura.compare.aggregate import aggregate, aggregate_table, aggregate_words
 from sutura.compare.matching import not_matched, trains_encoder
 from sutura.compare.plots import plot_accuracy, plot_losses, plot_types
+from sutura.compare.ranking import RANKING_WORDS, ranking_table
 from sutura.compare.scores import common_items, common_seeds
 from sutura.compare.standing import Standing, stand
 from sutura.compare.tables import (
@@ -71,6 +73,9 @@ def write_report(
     lines += _verdict_lines(standings, facts, cells_meta, left_out, notes)
     for standing in standings:
         lines += _benchmark_lines(directory, frame, standing, facts)
+    if together := aggregate(standings):
+        lines += ["## Over all benchmarks", "", aggregate_words(together), ""]
+        lines += [_table(directory, "all-benchmarks", aggregate_table(together)), ""]
     lines += _rule_lines(notes)
     lines += _rate_lines(directory, notes)
     lines += _cost_lines(directory, cells_meta)
@@ -155,6 +160,8 @@ def _benchmark_lines(
     if standing.pairs:
         lines += ["### Encoder against encoder", "", "Paired over items and seeds.", ""]
         lines += [_table(directory, f"{slug}-pairs", pairs_table(standing)), ""]
+        lines += ["### Ranks", "", RANKING_WORDS, ""]
+        lines += [_table(directory, f"{slug}-ranks", ranking_table(standing)), ""]
     if len(standing.scores.types) > 1:
         lines += ["### By question type", "", _table(directory, f"{slug}-types", types_table(standing)), ""]
         plot_types(standing, directory / "plots" / f"{slug}-types.png")
