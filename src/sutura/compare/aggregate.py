@@ -11,9 +11,9 @@ from jaxtyping import Float
 from scipy.special import stdtr, stdtrit
 from scipy.stats import trim_mean
 
-from sutura.compare.crossed import crossed
+from sutura.compare.crossed import Crossed, crossed
 from sutura.compare.ranking import seed_sums, superiority
-from sutura.compare.resampling import resample_pictures, resample_seeds
+from sutura.compare.resampling import expanded_tail, resample_pictures, resample_seeds
 from sutura.compare.scores import Arm
 from sutura.compare.standing import Standing
 from sutura.compare.statistics import CONFIDENCE, holm_values, require_comparable
@@ -35,6 +35,7 @@ class Aggregated:
             a seed is one draw for all benchmarks, since one stitch answered them all.
         p: two-sided, of no difference; `p_adjusted` after Holm over the pairs.
         iqm: interquartile mean of the difference over benchmarks × seeds; interval by bootstrap.
+        iqm_low, iqm_high: percentiles, moved out as `resampling.bootstrap` does.
         improvement: how often a run of `a` is above a run of `b`, mean over benchmarks; None without `b`.
     """
 
@@ -114,10 +115,12 @@ def aggregate(standings: Sequence[Standing], *, draw: int = 0) -> Aggregate | No
     weights[: len(arms)] = np.eye(len(arms)) - 1 / len(arms)
     for row, (i, j) in enumerate(pairs, len(arms)):
         weights[row, i], weights[row, j] = 1, -1
-    quartile, chance = _resample(tables, weights, pairs, draw)
+    pooled = [_pooled([(np.tensordot(one, s, 1), sizes) for s, sizes in tables]) for one in weights]
+    tails = [expanded_tail(float(one.df)) for one in pooled]
+    quartile, chance = _resample(tables, weights, pairs, tails, draw)
     found = []
-    for row, contrast in enumerate(weights):
-        mean, low, high, p = _mean([(np.tensordot(contrast, s, 1), sizes) for s, sizes in tables])
+    for row, one in enumerate(pooled):
+        mean, low, high, p = _interval(one)
         is_pair = row >= len(arms)
         a, b = pairs[row - len(arms)] if is_pair else (row, None)
         shares = chance[row - len(arms)] if is_pair else None
@@ -156,8 +159,8 @@ def _table(
 Rows = tuple[Float[np.ndarray, "seeds pictures"], Float[np.ndarray, "pictures"]]
 
 
-def _mean(rows: Sequence[Rows]) -> tuple[float, float | None, float | None, float | None]:
-    """Mean over benchmarks of a difference, its interval and p-value.
+def _pooled(rows: Sequence[Rows]) -> Crossed:
+    """Mean over benchmarks of a difference, with its variance.
 
     Every benchmark is brought to the same total weight and to the common mean, so that one crossed table holds them
     all: pictures are strata of their own benchmark, seeds go through all of them.
@@ -169,8 +172,12 @@ def _mean(rows: Sequence[Rows]) -> tuple[float, float | None, float | None, floa
         share = 1 / sizes.sum()
         scaled.append((sums - own * sizes + mean * sizes) * share)
         weights.append(sizes * share)
-    found = crossed(np.concatenate(scaled, axis=1), np.concatenate(weights))
-    variance = float(found.variance)
+    return crossed(np.concatenate(scaled, axis=1), np.concatenate(weights))
+
+
+def _interval(found: Crossed) -> tuple[float, float | None, float | None, float | None]:
+    """Mean, 95 % interval and p-value of no difference."""
+    mean, variance = float(found.mean), float(found.variance)
     if np.isnan(variance) or variance <= 1e-15:
         return mean, None, None, 1.0 if abs(mean) < 1e-12 else None
     error, df = float(np.sqrt(variance)), float(found.df)
@@ -182,6 +189,7 @@ def _resample(
     tables: Sequence[tuple[np.ndarray, np.ndarray]],
     weights: Float[np.ndarray, "contrasts arms"],
     pairs: Sequence[tuple[int, int]],
+    tails: Sequence[float],
     draw: int,
 ) -> tuple[list[tuple[float, float, float]], list[tuple[float, float, float]]]:
     """Interquartile mean of every contrast and probability of improvement of every pair: found, low, high."""
@@ -206,13 +214,17 @@ def _resample(
         shares = [superiority(flat[i], flat[j]).reshape(count, benchmarks).mean(1) for i, j in pairs]
         return np.stack(shares, 1)
 
-    return _with_interval(quartiles(once), quartiles(again)), _with_interval(chances(once), chances(again))
+    return (
+        _with_interval(quartiles(once), quartiles(again), tails),
+        _with_interval(chances(once), chances(again), tails[arms:]),
+    )
 
 
-def _with_interval(found: np.ndarray, again: np.ndarray) -> list[tuple[float, float, float]]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(again, [tail, 1 - tail], axis=0)
-    return [(float(f), float(a), float(b)) for f, a, b in zip(found[0], low, high, strict=True)]
+def _with_interval(
+    found: np.ndarray, again: np.ndarray, tails: Sequence[float]
+) -> list[tuple[float, float, float]]:
+    spans = [np.quantile(column, [tail, 1 - tail]) for column, tail in zip(again.T, tails, strict=True)]
+    return [(float(f), float(low), float(high)) for f, (low, high) in zip(found[0], spans, strict=True)]
 
 
 def _holm(pairs: Sequence[Aggregated]) -> list[Aggregated]:

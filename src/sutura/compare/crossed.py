@@ -77,10 +77,17 @@ def crossed(
     inner = residual - of_picture[..., None, :] - of_seed[..., :, None]
     ms_inner = (inner**2).sum((-2, -1)) / ((pictures - 1) * (seeds - 1))
     seed_sd = np.sqrt(np.maximum(ms_seed - ms_inner, 0) / pictures)
-    ms_seed = np.maximum(ms_seed, ms_inner * chdtri(seeds - 1, 1 - LUCK) / (seeds - 1))
+    ms_seed = at_least(ms_seed, ms_inner, seeds)
     total = ms_seed + np.maximum(ms_picture - ms_inner, 0)
     df = degrees(ms_picture, ms_seed, ms_inner, seeds, pictures)
     return Crossed(mean, total / (pictures * seeds), df, seed_sd)
+
+
+def at_least(
+    ms_seed: Float[np.ndarray, "*batch"], ms_inner: Float[np.ndarray, "*#batch"], seeds: int
+) -> Float[np.ndarray, "*batch"]:
+    """The seeds' mean square, no lower than bad luck makes it where seeds add no noise."""
+    return np.maximum(ms_seed, ms_inner * chdtri(seeds - 1, 1 - LUCK) / (seeds - 1))
 
 
 def degrees(

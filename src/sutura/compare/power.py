@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy.optimize import brentq
-from scipy.special import nctdtr, stdtrit
+from scipy.special import chdtri, ndtr, stdtrit
 
 from sutura.compare.components import Components
-from sutura.compare.crossed import degrees
+from sutura.compare.crossed import at_least, degrees
 from sutura.compare.statistics import CONFIDENCE, POWER
 from sutura.compare.tables import Table
 from sutura.core.errors import UserError
@@ -21,8 +23,10 @@ from sutura.core.errors import UserError
 CORRELATION = 0.4
 SHARES = (0.005, 0.07, 0.015)
 SEED_SD = 0.04
-SEEDS = (1, 2, 3, 5, 8, 10)
+SEEDS = (1, 2, 3, 5, 8, 10, 20)
 ITEMS = (500, 1000, 2000, 5000, 10000, 20000)
+#: Points at which a distribution is taken.
+QUANTILES = 400
 #: No test set is larger.
 MOST_PICTURES = 10**7
 
@@ -77,53 +81,73 @@ class Design:
     per_picture: float = 1.0
 
 
-def spread(noise: Components, design: Design) -> tuple[float, float]:
-    """Standard error of a difference and its degrees of freedom, as the later analysis will find them on average.
+class Expected(NamedTuple):
+    """Mean squares of a design's table, on average: pictures, seeds, and their interaction."""
 
-    With one seed, training noise is in neither: the difference is between two trained models.
+    picture: float
+    seed: float
+    inner: float
 
-    Source: expected mean squares of the table in `crossed`.
+
+def expected(noise: Components, design: Design) -> Expected:
+    """What the table of `crossed` will hold on average."""
+    inner = noise.seed_picture + noise.rest / design.per_picture
+    of_picture = design.seeds * (noise.picture + noise.item / design.per_picture) + inner
+    return Expected(of_picture, design.pictures * noise.seed + inner, inner)
+
+
+def standard_error(noise: Components, design: Design) -> float:
+    """Of a difference. With one seed, training noise is not in it: the difference is between two trained models."""
+    found = expected(noise, design)
+    total = found.picture + (found.seed - found.inner if design.seeds > 1 else 0.0)
+    return float(np.sqrt(total / (design.pictures * design.seeds)))
+
+
+def thresholds(
+    noise: Components, design: Design, level: float = 1 - CONFIDENCE
+) -> Float[np.ndarray, "quantiles"]:
+    """How many true standard errors a difference must reach to be shown, over what the later analysis may find.
+
+    The mean square with fewest degrees of freedom decides: that of seeds, or with one seed that of pictures. It is
+    taken through its distribution, quantile by quantile, and the analysis of `crossed` is made of each.
     """
     seeds, pictures = design.seeds, design.pictures
-    inner = noise.seed_picture + noise.rest / design.per_picture
-    of_picture = seeds * (noise.picture + noise.item / design.per_picture) + inner
+    found = expected(noise, design)
+    least = seeds - 1 if seeds > 1 else pictures - 1
+    ratio = chdtri(least, 1 - (np.arange(QUANTILES) + 0.5) / QUANTILES) / least
     if seeds == 1:
-        return float(np.sqrt(of_picture / pictures)), pictures - 1
-    of_seed = pictures * noise.seed + inner
-    total = of_picture + of_seed - inner
-    df = degrees(np.float64(of_picture), np.float64(of_seed), np.float64(inner), seeds, pictures)
-    return float(np.sqrt(total / (pictures * seeds))), float(df)
+        return stdtrit(pictures - 1, 1 - level / 2) * np.sqrt(ratio)
+    of_seed = at_least(found.seed * ratio, np.float64(found.inner), seeds)
+    of_picture = np.float64(found.picture)
+    df = degrees(of_picture, of_seed, np.float64(found.inner), seeds, pictures)
+    more = found.picture - found.inner
+    return stdtrit(df, 1 - level / 2) * np.sqrt((of_seed + more) / (found.seed + more))
 
 
 def power_of(difference: float, noise: Components, design: Design, level: float = 1 - CONFIDENCE) -> float:
     """Probability that a true difference is shown.
 
-    Source: noncentral t; Miller 2024, arXiv:2411.00640, section 5 (power analysis, there for normal errors).
+    Source: Miller 2024, arXiv:2411.00640, section 5 (power analysis), there for a known variance.
+    Differs: variance and degrees of freedom are those that the analysis will estimate, averaged over what they may be.
     """
-    error, df = spread(noise, design)
-    return 1.0 if error == 0 else _power(abs(difference) / error, df, level)
+    error = standard_error(noise, design)
+    return 1.0 if error == 0 else _power(abs(difference) / error, thresholds(noise, design, level))
 
 
-def _power(shift: float, df: float, level: float) -> float:
-    limit = stdtrit(df, 1 - level / 2)
-    wrong_side = nctdtr(df, shift, -limit) if shift < 5 else 0.0  # below 1e-6 there, and not computed well
-    return float(1 - nctdtr(df, shift, limit) + wrong_side)
+def _power(shift: float, limits: np.ndarray) -> float:
+    return float((ndtr(shift - limits) + ndtr(-shift - limits)).mean())
 
 
 def detectable(
     noise: Components, design: Design, *, power: float = POWER, level: float = 1 - CONFIDENCE
 ) -> float:
     """Smallest true difference (0 to 1) that is shown with the given power."""
-    error, df = spread(noise, design)
-    return error * shift_for(df, power, level)
-
-
-def shift_for(df: float, power: float = POWER, level: float = 1 - CONFIDENCE) -> float:
-    """True difference in standard errors that a two-sided t test shows with the given power."""
-    top = stdtrit(df, 1 - level / 2) + stdtrit(df, power)
-    while _power(top, df, level) < power:
-        top *= 1.5
-    return float(brentq(lambda shift: _power(shift, df, level) - power, 0.0, top, xtol=1e-6))
+    error = standard_error(noise, design)
+    if error == 0:
+        return 0.0
+    limits = thresholds(noise, design, level)
+    top = float(limits.max()) + 5.0
+    return error * float(brentq(lambda shift: _power(shift, limits) - power, 0.0, top, xtol=1e-6))
 
 
 def pictures_needed(
@@ -151,6 +175,16 @@ def pictures_needed(
     return high
 
 
+def seeds_needed(
+    difference: float, noise: Components, *, power: float = POWER, level: float = 1 - CONFIDENCE
+) -> int | None:
+    """Fewest seeds (two or more) that show a difference if questions are unlimited; None above a thousand."""
+    for seeds in (*range(2, 50), *range(50, 1001, 10)):
+        if detectable(noise, Design(seeds, MOST_PICTURES), power=power, level=level) <= difference:
+            return seeds
+    return None
+
+
 def family_level(encoders: int) -> float:
     """What p must fall below for one pair to be shown when all others are not: Holm's first step."""
     if encoders < 2:
@@ -168,7 +202,7 @@ def power_table(
     encoders: int = 2,
     power: float = POWER,
 ) -> Table:
-    """Seeds × questions: the smallest difference shown, in points; and the questions that a difference needs.
+    """Seeds × questions: the smallest difference shown, in points (a dash above 100); and questions it needs.
 
     Args:
         noise: of a difference.
@@ -185,10 +219,9 @@ def power_table(
     _check(seeds, items, per_picture, difference, power)
     rows = []
     for count in seeds:
-        cells = [
-            f"{100 * detectable(noise, Design(count, n / per_picture, per_picture), power=power, level=level):.1f}"
-            for n in items
-        ]
+        designs = [Design(count, n / per_picture, per_picture) for n in items]
+        found = [detectable(noise, design, power=power, level=level) for design in designs]
+        cells = [f"{100 * size:.1f}" if size <= 1 else "–" for size in found]
         if difference is not None:
             needed = pictures_needed(difference, noise, count, per_picture, power=power, level=level)
             cells.append("never" if needed is None else f"{round(needed * per_picture):,}")

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from sutura.compare.resampling import resample_pictures, resample_seeds
+from sutura.compare.crossed import crossed
+from sutura.compare.resampling import expanded_tail, resample_pictures, resample_seeds
 from sutura.compare.scores import Arm, Scores
 from sutura.compare.standing import Standing
-from sutura.compare.statistics import CONFIDENCE, by_picture, require_comparable
+from sutura.compare.statistics import by_picture, require_comparable
 from sutura.compare.tables import Table, score_cell
 
 #: Of the bootstrap of a probability of improvement.
@@ -122,7 +123,9 @@ def improvement(scores: Scores, a: Arm, b: Arm, *, draw: int = 0) -> Improvement
 
     Source: Agarwal et al. 2021, arXiv:2108.13264, section 4.3 (probability of improvement, over all pairs of runs)
         and 4.1 (interval by bootstrap).
-    Differs: pictures are resampled too, and a seed is drawn for both arms at once, as the two were trained with it.
+    Differs: pictures are resampled too; a seed is drawn for both arms at once, as the two were trained with it; and
+        percentiles are moved out as `resampling.bootstrap` does (plain ones held the truth in 61 % of simulations with
+        two seeds, in 83 % with three).
     """
     seeds = require_comparable(scores, a, b)
     (first, sizes), (second, _) = (seed_sums(scores, arm, seeds) for arm in (a, b))
@@ -132,7 +135,7 @@ def improvement(scores: Scores, a: Arm, b: Arm, *, draw: int = 0) -> Improvement
     chosen = resample_seeds(seeds, REPLICATES, rng)
     left = np.take_along_axis(means[:, :seeds], chosen, axis=1)
     right = np.take_along_axis(means[:, seeds:], chosen, axis=1)
-    tail = (1 - CONFIDENCE) / 2
+    tail = expanded_tail(float(crossed(first - second, sizes).df))
     low, high = np.quantile(superiority(left, right), [tail, 1 - tail])
     return Improvement(a, b, float(observed), float(low), float(high), seeds)
 
@@ -156,13 +159,16 @@ def superiority(
 
 
 def ranking_table(standing: Standing) -> Table:
-    """Encoders with shared ranks, best score first, and how often the first of them would score above each."""
+    """Encoders with shared ranks, best score first, and how often the first of them would score above each.
+
+    One training seed says nothing of how often; then that column holds dashes.
+    """
     ranks = rank_groups(standing)
     rows = []
     for arm, rank in ranks.items():
         best = standing.encoders[0]
         chance = "–"
-        if arm != best:
+        if arm != best and standing.estimates[arm].n_seeds > 1:
             found = improvement(standing.scores, best, arm)
             chance = f"{found.probability:.2f} [{found.low:.2f}, {found.high:.2f}]"
         last = "" if rank.first == rank.last else f" (to {rank.last})"
