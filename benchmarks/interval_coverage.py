@@ -94,7 +94,7 @@ def wide(repeats: int) -> None:
     print(f"Monte-Carlo error of 95 %: {error(0.05, repeats)} and {error(0.05, slow)} points.\n")
     names = ("coverage %", "bootstrap %", "alarms: pictures alone %", "permutation %")
     head(("seeds", "pictures", "sd picture, seed, both, item", *names))
-    keys = ("both", "bootstrap", "pictures", "permutation")
+    keys, spans = ("both", "bootstrap", "pictures", "permutation"), []
     for seeds in SEEDS:
         every = []
         for pictures in PICTURES:
@@ -104,7 +104,11 @@ def wide(repeats: int) -> None:
                 text = ", ".join(f"{sd:.2f}" for sd in noise)
                 row((seeds, pictures, text, *(shown(found.get(key)) for key in keys)))
         found = [[one[key] for one in every if key in one] for key in keys]
-        row((f"**{seeds}**", "all", "", *(f"**{shown(min(f))} to {shown(max(f))}**" for f in found)))
+        spans.append((seeds, *(f"{shown(min(f))} to {shown(max(f))}" for f in found)))
+    print("\nLowest and highest of all rows:\n")
+    head(("seeds", *names))
+    for span in spans:
+        row(span)
 
 
 def head(columns: Sequence[str]) -> None:

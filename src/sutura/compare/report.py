@@ -15,7 +15,7 @@ from sutura.compare.aggregate import aggregate, aggregate_table, aggregate_words
 from sutura.compare.matching import not_matched, trains_encoder
 from sutura.compare.plots import plot_accuracy, plot_losses, plot_types
 from sutura.compare.ranking import RANKING_WORDS, ranking_table
-from sutura.compare.scores import common_items, common_seeds
+from sutura.compare.scores import common_items, common_seeds, unscored
 from sutura.compare.standing import Standing, stand
 from sutura.compare.tables import (
     Table,
@@ -145,12 +145,18 @@ def _benchmark_lines(
         row = BENCHMARKS.get(name)
         floors = [f"{floor.kind} {percent(floor.score)} ({floor.source})" for floor in row.floors]
         lines += [f"{row.note}{' Known floors: ' + '; '.join(floors) + '.' if floors else ''}".strip(), ""]
+    bare = unscored(frame, standing.scores)
     excluded = max(estimate.excluded for estimate in standing.estimates.values())
     lines += [
         f"Headline metric: {metric}. Intervals are at 95 %, clustered by picture and, with several seeds, "
         "over training seeds too. *Above the floor* is the paired difference to the control whose lower bound is "
         "lowest; * marks p < 0.05 against every control, after Holm's correction."
-        + (f" {excluded} items to which the metric does not apply are left out." if excluded else ""),
+        + (f" {excluded} items to which the metric does not apply are left out." if excluded else "")
+        + (
+            f" Without any {metric} score, so not compared: {listing([a.label for a in bare])}."
+            if bare
+            else ""
+        ),
         "",
         _table(directory, f"{slug}-accuracy", accuracy_table(standing, facts)),
         "",

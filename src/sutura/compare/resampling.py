@@ -103,7 +103,12 @@ def bootstrap(
 
 
 def expanded_tail(df: float) -> float:
-    """Probability to cut off at either end so that percentiles reach as far as a t interval; 0.025 for many df."""
+    """Probability to cut off at either end so that percentiles reach as far as a t interval; 0.025 for many df.
+
+    Nothing is cut off where there are no degrees of freedom (a single picture).
+    """
+    if not df > 0:
+        return 0.0
     return float(ndtr(stdtrit(df, (1 - CONFIDENCE) / 2) * np.sqrt((df + 1) / df)))
 
 
