@@ -124,8 +124,8 @@ def improvement(scores: Scores, a: Arm, b: Arm, *, draw: int = 0) -> Improvement
     Source: Agarwal et al. 2021, arXiv:2108.13264, section 4.3 (probability of improvement, over all pairs of runs)
         and 4.1 (interval by bootstrap).
     Differs: pictures are resampled too; a seed is drawn for both arms at once, as the two were trained with it; and
-        percentiles are moved out as `resampling.bootstrap` does. In simulations they held the truth in 97 % and more from
-        five seeds on, in 90 % and more with three, 80 % with two (plain percentiles: 83 % with three, 61 % with two).
+        percentiles are moved out as `resampling.bootstrap` does. In simulations they held the truth in 97 % and more
+        from five seeds on, 90 % and more with three, 80 % with two (plain ones: 83 % with three, 61 % with two).
     """
     seeds = require_comparable(scores, a, b)
     (first, sizes), (second, _) = (seed_sums(scores, arm, seeds) for arm in (a, b))
