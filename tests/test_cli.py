@@ -24,6 +24,8 @@ COMMANDS = (
     "pretrain",
     "probe",
     "report",
+    "power",
+    "resample",
     "push",
     "pull",
     "export",

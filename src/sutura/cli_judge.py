@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sutura.cli_power import power, resample
+
 Full = Annotated[bool, typer.Option("--full", help="Everything that is known of each row.")]
 
 
 def add_judging(app: typer.Typer) -> None:
     """Register this module's commands."""
-    for command in (report, benchmarks):
+    for command in (report, power, resample, benchmarks):
         app.command()(command)
     app.add_typer(encoders, name="encoders")
 

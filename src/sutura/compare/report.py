@@ -11,10 +11,12 @@ from typing import Any
 
 import polars as pl
 
+from sutura.compare.aggregate import aggregate, aggregate_table, aggregate_words
 from sutura.compare.matching import not_matched, trains_encoder
 from sutura.compare.plots import plot_accuracy, plot_losses, plot_types
+from sutura.compare.ranking import RANKING_WORDS, ranking_table
 from sutura.compare.report_cost import budget_lines, curve_lines, pareto_lines, slug_of
-from sutura.compare.scores import common_items, common_seeds
+from sutura.compare.scores import common_items, common_seeds, unscored
 from sutura.compare.standing import Standing, stand
 from sutura.compare.tables import (
     Table,
@@ -74,6 +76,9 @@ def write_report(
     lines += _verdict_lines(standings, facts, cells_meta, left_out, notes)
     for standing in standings:
         lines += _benchmark_lines(directory, frame, standing, facts)
+    if together := aggregate(standings):
+        lines += ["## Over all benchmarks", "", aggregate_words(together), ""]
+        lines += [_table(directory, "all-benchmarks", aggregate_table(together)), ""]
     lines += _rule_lines(notes)
     lines += _rate_lines(directory, notes)
     lines += curve_lines(directory, partial(_table, directory), cells_meta, config_resolved)
@@ -146,12 +151,18 @@ def _benchmark_lines(
         row = BENCHMARKS.get(name)
         floors = [f"{floor.kind} {percent(floor.score)} ({floor.source})" for floor in row.floors]
         lines += [f"{row.note}{' Known floors: ' + '; '.join(floors) + '.' if floors else ''}".strip(), ""]
+    bare = unscored(frame, standing.scores)
     excluded = max(estimate.excluded for estimate in standing.estimates.values())
     lines += [
         f"Headline metric: {metric}. Intervals are at 95 %, clustered by picture and, with several seeds, "
         "over training seeds too. *Above the floor* is the paired difference to the control whose lower bound is "
         "lowest; * marks p < 0.05 against every control, after Holm's correction."
-        + (f" {excluded} items to which the metric does not apply are left out." if excluded else ""),
+        + (f" {excluded} items to which the metric does not apply are left out." if excluded else "")
+        + (
+            f" Without any {metric} score, so not compared: {listing([a.label for a in bare])}."
+            if bare
+            else ""
+        ),
         "",
         _table(directory, f"{slug}-accuracy", accuracy_table(standing, facts)),
         "",
@@ -161,6 +172,8 @@ def _benchmark_lines(
     if standing.pairs:
         lines += ["### Encoder against encoder", "", "Paired over items and seeds.", ""]
         lines += [_table(directory, f"{slug}-pairs", pairs_table(standing)), ""]
+        lines += ["### Ranks", "", RANKING_WORDS, ""]
+        lines += [_table(directory, f"{slug}-ranks", ranking_table(standing)), ""]
     lines += budget_lines(directory, partial(_table, directory), standing, facts)
     if len(standing.scores.types) > 1:
         lines += ["### By question type", "", _table(directory, f"{slug}-types", types_table(standing)), ""]

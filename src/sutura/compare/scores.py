@@ -179,6 +179,12 @@ def _answers(arm: Arm, part: pl.DataFrame, benchmark: str) -> Answers | None:
     return Answers(seeds, items, values, asked - len(items))
 
 
+def unscored(frame: pl.DataFrame, scores: Scores) -> list[Arm]:
+    """Arms of a benchmark that have no value of the metric at all, so that no table holds them."""
+    here = frame.filter(pl.col("benchmark") == scores.benchmark).select("encoder", "condition").unique()
+    return sorted(arm for row in here.iter_rows() if (arm := Arm(*row)) not in scores.arms)
+
+
 def common_seeds(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """Keep only seeds that every trained arm has, and say what was left out.
 

@@ -17,9 +17,9 @@ CONFIDENCE = 0.95
 #: Probability with which `Difference.detectable` would have been found.
 POWER = 0.80
 #: Share of nominal 95 % intervals that held the truth, in percent, lowest and highest over the situations of
-#: benchmarks/interval_coverage.py (4,000 simulations each); by number of training seeds. From five seeds on it is 94
-#: to 99, the upper end where neither pictures nor seeds add any noise of their own.
-COVERAGE_FOUND = {2: (90, 98), 3: (93, 98), 4: (94, 98)}
+#: benchmarks/interval_coverage.py (2,000 simulations each); by number of training seeds. From five seeds on it is 94
+#: to 97.
+COVERAGE_FOUND = {2: (96, 99), 3: (95, 98), 4: (94, 97)}
 
 UNMEASURED = "one training seed: training noise is unmeasured"
 
@@ -89,7 +89,7 @@ def accuracy(scores: Scores, arm: Arm, question_type: str | Collection[str] | No
     """
     answers = scores.answers(arm)
     mask = scores.chosen(answers, question_type)
-    sums, sizes = _by_picture(scores, answers, answers.values, mask)
+    sums, sizes = by_picture(scores, answers, answers.values, mask)
     found = crossed(sums, sizes)
     mean, variance = float(found.mean), float(found.variance)
     seeds = 1 if arm.seedless else len(answers.seeds)
@@ -127,11 +127,10 @@ def paired(scores: Scores, a: Arm, b: Arm, question_type: str | Collection[str] 
         UserError: the two answered different items or have different seeds.
     """
     left, right = scores.answers(a), scores.answers(b)
-    _require_same_items(scores, a, b)
-    seeds = _require_same_seeds(a, left, b, right)
+    seeds = require_comparable(scores, a, b)
     mask = scores.chosen(left, question_type)
     gap = left.values - right.values
-    sums, sizes = _by_picture(scores, left, gap, mask)
+    sums, sizes = by_picture(scores, left, gap, mask)
     found = crossed(sums, sizes)
     difference, variance = float(found.mean), float(found.variance)
     notes = [UNMEASURED] if seeds == 1 and not (a.seedless and b.seedless) else []
@@ -174,16 +173,31 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6.
     """
-    adjusted = list(differences)
-    order = sorted((i for i, d in enumerate(adjusted) if d.p is not None), key=lambda i: adjusted[i].p or 0.0)
+    values = holm_values([difference.p for difference in differences])
+    return [
+        difference if p is None else replace(difference, p_adjusted=p)
+        for difference, p in zip(differences, values, strict=True)
+    ]
+
+
+def holm_values(values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction of plain p-values; None stays None and does not count."""
+    adjusted: list[float | None] = [None] * len(values)
+    known = sorted((p, i) for i, p in enumerate(values) if p is not None)
     floor = 0.0
-    for rank, i in enumerate(order):
-        floor = max(floor, min(1.0, (len(order) - rank) * (adjusted[i].p or 0.0)))
-        adjusted[i] = replace(adjusted[i], p_adjusted=floor)
+    for rank, (p, i) in enumerate(known):
+        floor = max(floor, min(1.0, (len(known) - rank) * p))
+        adjusted[i] = floor
     return adjusted
 
 
-def _by_picture(
+def require_comparable(scores: Scores, a: Arm, b: Arm) -> int:
+    """The number of seeds that two arms share. Raises UserError when they answered other items or have other seeds."""
+    _require_same_items(scores, a, b)
+    return _require_same_seeds(a, scores.answers(a), b, scores.answers(b))
+
+
+def by_picture(
     scores: Scores,
     answers: Answers,
     values: Float[np.ndarray, "seeds items"],

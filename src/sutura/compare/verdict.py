@@ -198,6 +198,6 @@ def _limits(standing: Standing) -> list[str]:
         low, high = COVERAGE_FOUND[seeds]
         text += (
             f". With so few seeds the nominal 95 % are approximate: in simulations such intervals held the "
-            f"truth in {low} to {high} % of cases, so read a p-value near 0.05 as undecided"
+            f"truth in {low} to {high} % of cases. They are wide, and a difference they do not show may be there"
         )
     return [text + "."]
