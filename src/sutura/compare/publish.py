@@ -120,19 +120,25 @@ def read_comparison(directory: Path) -> Comparison:
     return Comparison(comparison["config"], cells, ledgers, notes_of(comparison["notes"], cells))
 
 
-def report(directory: Path, tests: Mapping[str, VqaData] | None = None, *, pictures: bool = True) -> Path:
+def report(
+    directory: Path,
+    tests: Mapping[str, VqaData] | None = None,
+    *,
+    into: Path | None = None,
+    pictures: bool = True,
+) -> Path:
     """Write the reports of a comparison again, from its ledgers alone.
 
     Args:
         directory: `runs/<name>`, as a comparison left it.
         tests: benchmark → its data, where that is at hand.
+        into: receives them; the comparison's directory by default.
         pictures: look for the benchmarks' pictures, for the items of report.html.
     """
     found = read_comparison(directory)
     finder = Pictures.of(found.config, tests) if pictures else None
-    return write_report(
-        directory.resolve(), found.ledgers, found.trained, found.config, found.notes, pictures=finder
-    )
+    place = (directory if into is None else into).resolve()
+    return write_report(place, found.ledgers, found.trained, found.config, found.notes, pictures=finder)
 
 
 def notes_of(notes: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def _floor(standing: Standing) -> str:
     below = [arm.label for arm in everyone if not standing.clears_floor(arm)]
     floor = standing.floors[0]
     best = percent(standing.estimates[floor].mean)
-    text = f"Without seeing, {floor.label} answers {best}; shown to be above every such floor: {_some(above)}"
+    text = f"The best score without seeing is {best} ({floor.label}); "
+    text += f"shown to be above every such floor: {_some(above)}"
     if below:
         text += f"; not shown to be: {_some(below)}"
     text += "."

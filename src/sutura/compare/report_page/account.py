@@ -49,7 +49,7 @@ def leakage_section(view: View, overlaps: dict[str, Any], aside: dict[str, dict[
         parts.append(table(content, caption="What was set aside or converted, and why", words=2))
     if clean:
         parts.append(paragraph(f"Nothing: {'; '.join(clean)}.", class_="hint"))
-    return Section("leakage", "Leakage and inputs", join(parts))
+    return Section("leakage", "Leakage and inputs", join(parts), "Leakage")
 
 
 def matching_section(view: View) -> Section | None:
@@ -77,6 +77,7 @@ def matching_section(view: View) -> Section | None:
                 _facts(view, compared),
             ]
         ),
+        "Not matched",
     )
 
 
@@ -159,4 +160,4 @@ def repeat_section(view: View) -> Section:
         parts.append(folded("Cells", table(content, caption="Cells of this comparison", words=4)))
     text = json.dumps(dict(view.config), indent=1, sort_keys=True, ensure_ascii=False, default=str)
     parts.append(folded("Resolved config", tag("pre", tag("code", text), tabindex="0")))
-    return Section("repeat", "How to repeat", join(parts))
+    return Section("repeat", "How to repeat", join(parts), "Repeat")

@@ -61,7 +61,7 @@ def _row(standing: Standing, arm: Arm) -> Markup:
         parts.append(mark_of("wrong-picture", _WHOLE.percent(wrong.mean)))
     if estimate.low is not None and estimate.high is not None:
         parts += whisker(_WHOLE, estimate.low, estimate.high, middle)
-    note = tag("small", f"{gap_cell(gap)} over the floor") if gap is not None else None
+    note = tag("small", f"{gap_cell(gap)} above floor") if gap is not None else None
     return tag(
         "li",
         tag("span", tag("b", who), class_="who"),
@@ -125,4 +125,4 @@ def _legend(standing: Standing) -> Markup:
 
 def _entry(condition: str, name: str, value: str) -> Markup:
     swatch = tag("svg", mark_of(condition, "9"), width="18", height="34", aria_hidden="true", class_="swatch")
-    return tag("li", swatch, tag("span", name), tag("small", value) if value else None)
+    return tag("li", swatch, tag("span", name, " ", tag("small", value) if value else None))

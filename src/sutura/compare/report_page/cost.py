@@ -71,7 +71,8 @@ def cost_figures(standing: Standing, cells: Sequence[Mapping[str, Any]]) -> Mark
             alike.append(f"{cost.title}: {short(fmean(prices.values()))}")
             continue
         planes.append(_plane(standing, cost, prices))
-    legend = tag("ul", *(key(i, display(standing, arm)) for i, arm in enumerate(arms)), class_="legend")
+    keys = (key(i, display(standing, a), hollow=a in standing.untrained) for i, a in enumerate(arms))
+    legend = tag("ul", *keys, class_="legend")
     parts: list[Markup] = [legend, tag("div", *planes, class_="planes")] if planes else []
     if alike:
         parts.append(paragraph(f"Alike for all of them, within 5 %: {'; '.join(alike)}.", class_="hint"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from markupsafe import Markup
 
@@ -16,11 +18,17 @@ HEIGHT = 300.0
 POINTS, ROWS = 100, 6
 
 
-def loss_figure(read: Curves) -> Markup:
-    """The curves, or a sentence where no cell left its losses."""
+def loss_figure(read: Curves, order: Sequence[str] = ()) -> Markup:
+    """The curves, or a sentence where no cell left its losses.
+
+    Args:
+        read: the curves.
+        order: names of stitches that come first, in this order.
+    """
     if not read.curves:
         return paragraph("No cell left a metrics file, so there is no learning curve.", class_="hint")
-    curves = read.curves
+    places = {name: place for place, name in enumerate(order)}
+    curves = sorted(read.curves, key=lambda curve: (places.get(curve.label, len(places)), curve.label))
     tops = [float(np.quantile(curve.high, 0.98)) for curve in curves]
     low = min(float(curve.low.min()) for curve in curves)
     top = max(tops)
@@ -71,7 +79,7 @@ def _drawn(index: int, curve: Curve, x: Scale, y: Scale) -> list[Markup]:
     return parts
 
 
-def _numbers(curves: tuple[Curve, ...]) -> Table:
+def _numbers(curves: Sequence[Curve]) -> Table:
     rows = []
     for curve in curves:
         take = np.linspace(0, len(curve.steps) - 1, ROWS).round().astype(int)

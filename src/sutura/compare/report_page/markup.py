@@ -18,11 +18,13 @@ class Section:
         name: its anchor.
         title: its heading, and its link at the top.
         body: what stands in it.
+        link: its name at the top of the page, where that is shorter than the title.
     """
 
     name: str
     title: str
     body: Markup
+    link: str = ""
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:

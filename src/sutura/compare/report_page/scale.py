@@ -104,7 +104,7 @@ def mark(x: str, y: float, index: int, *, hollow: bool = False) -> Markup:
     return tag("svg", shape, x=x, y=number(y), class_="at")
 
 
-def key(index: int, label: str, *, line: bool = False, note: str = "") -> Markup:
+def key(index: int, label: str, *, line: bool = False, note: str = "", hollow: bool = False) -> Markup:
     """A series in a legend: its mark (and line) with its name."""
     parts = []
     if line:
@@ -112,9 +112,9 @@ def key(index: int, label: str, *, line: bool = False, note: str = "") -> Markup
             tag("line", x1="0", x2="26", y1="8", y2="8", class_=f"curve s{index % COLOURS}", **dash(index))
         )
     else:
-        parts.append(mark("9", 8, index))
+        parts.append(mark("9", 8, index, hollow=hollow))
     drawing = tag("svg", *parts, width="28" if line else "18", height="16", aria_hidden="true")
-    return tag("li", drawing, tag("span", label), tag("small", note) if note else None)
+    return tag("li", drawing, tag("span", label, " ", tag("small", note) if note else None))
 
 
 def dash(index: int) -> dict[str, object]:

@@ -141,7 +141,15 @@ def curves_section(view: View) -> Section | None:
     """Learning curves."""
     if not view.cells and not view.extra("curves"):
         return None
-    return Section("curves", "Learning", join([loss_figure(view.curves), *view.extra("curves")]))
+    return Section(
+        "curves", "Learning", join([loss_figure(view.curves, _order(view)), *view.extra("curves")])
+    )
+
+
+def _order(view: View) -> list[str]:
+    """Names of stitches in the order of the first benchmark, so that a colour is one encoder in every figure."""
+    first = view.standings[0]
+    return [arm.label for arm in (*first.encoders, *first.untrained)]
 
 
 def cost_section(view: View) -> Section | None:
@@ -180,4 +188,4 @@ def metrics_section(view: View) -> Section:
         metrics = [metric for metric in SCORES if here[metric].null_count() < len(here)]
         shown = table(metrics_table(view.frame, name, metrics), caption=f"Every metric on {name}")
         parts.append(folded(name, shown, open_=len(view.standings) == 1))
-    return Section("metrics", "Other metrics", join([*parts, *view.extra("metrics")]))
+    return Section("metrics", "Other metrics", join([*parts, *view.extra("metrics")]), "Metrics")
