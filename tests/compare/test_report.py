@@ -107,10 +107,14 @@ def test_plots_are_small_pictures(tmp_path: Path, inputs: tuple[list[Path], list
     paths, cells = inputs
     write_report(tmp_path / "a", paths[: len(paths) // 2], cells, {}, {})
     plots = sorted((tmp_path / "a" / "plots").glob("*.png"))
-    assert [path.stem for path in plots] == ["loss", "world-test-accuracy", "world-test-types"]
+    names = ["loss", "world-test-accuracy", "world-test-pairs", "world-test-types"]
+    assert [path.stem for path in plots] == names
     for path in plots:
         assert path.stat().st_size <= 200_000
         assert Image.open(path).width > 300
+        drawing = path.with_suffix(".svg").read_text()
+        assert drawing.rstrip().endswith("</svg>")
+        assert "<dc:date>" not in drawing
 
 
 def test_incomplete_grids_are_reported_with_what_was_left_out(

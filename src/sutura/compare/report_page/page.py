@@ -160,14 +160,15 @@ def _headline(view: View) -> list[tuple[str, str]]:
     """Numbers under the title."""
     items = sum(max(e.n_items for e in s.estimates.values()) for s in view.standings)
     seeds = sorted({e.n_seeds for s in view.standings for a in s.encoders for e in [s.estimates[a]]})
-    model = (view.config.get("llm") or {}).get("id") if isinstance(view.config.get("llm"), Mapping) else None
+    configs = [view.config, *(cell.get("config") or {} for cell in view.cells)]
+    models = dict.fromkeys(str(one["llm"]["id"]) for one in configs if (one.get("llm") or {}).get("id"))
     facts = [
         (str(len(view.compared)), "encoders" if len(view.compared) != 1 else "encoder"),
         ("–".join(map(str, dict.fromkeys(seeds[:1] + seeds[-1:]))) or "–", "training seeds"),
         (f"{items:,}", "questions"),
         (str(len(view.standings)), "benchmarks" if len(view.standings) != 1 else "benchmark"),
     ]
-    return facts + ([(str(model), "language model")] if model else [])
+    return facts + ([(", ".join(models), "language model" + "s" * (len(models) > 1))] if models else [])
 
 
 def _csp_hash(text: str) -> str:

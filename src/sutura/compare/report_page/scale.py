@@ -54,7 +54,7 @@ class Scale:
         """Round values within the ends."""
         if self.log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            steps = (1, 2, 5) if last - first <= 3 else (1,)
+            steps = (1, 2, 5) if self.high <= 1000 * self.low else (1,)
             values = [step * 10.0**power for power in range(first, last + 1) for step in steps]
         else:
             step = _round_up((self.high - self.low) / max(about, 1))
