@@ -225,6 +225,9 @@ def _save(figure: Figure, path: Path) -> None:
 
     with atomic_file(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight", metadata={"Software": None})
-    settings = {"svg.hashsalt": "sutura", "svg.fonttype": "none"}
-    with matplotlib.rc_context(settings), atomic_file(path.with_suffix(".svg")) as temporary:
+    drawing = path.with_suffix(".svg")
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "sutura", "svg.fonttype": "none"}),
+        atomic_file(drawing) as temporary,
+    ):
         figure.savefig(temporary, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})

@@ -18,9 +18,8 @@ VISIBLE = "Array.from(document.querySelectorAll('.item')).filter(n => n.offsetPa
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    make = request.getfixturevalue("comparison")
-    made = make(tmp_path_factory.mktemp("runs"), pictures=12, wrong="<b>nothing</b> & more")
+def page(tmp_path_factory: pytest.TempPathFactory, comparison: Make) -> Path:
+    made = comparison(tmp_path_factory.mktemp("runs"), pictures=12, wrong="<b>nothing</b> & more")
     return report(made).with_suffix(".html")
 
 

@@ -54,7 +54,7 @@ _EMPTY = frozenset({"line", "rect", "circle", "path", "polyline", "polygon", "im
 
 def join(parts: Iterable[object]) -> Markup:
     """One after the other, escaped; None is left out."""
-    return Markup("").join(part for part in parts if part is not None)
+    return Markup("").join(escape(part) for part in parts if part is not None)
 
 
 def paragraph(*text: object, class_: str | None = None) -> Markup:

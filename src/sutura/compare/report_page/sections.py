@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 from markupsafe import Markup
 
+from sutura.compare.matching import not_matched, trains_encoder
 from sutura.compare.report_page.bars import accuracy_bars
 from sutura.compare.report_page.cost import cost_figures
 from sutura.compare.report_page.curves import loss_figure
@@ -21,16 +22,16 @@ from sutura.compare.tables import (
     pairs_table,
     types_table,
 )
-from sutura.compare.verdict import percent, verdict
+from sutura.compare.verdict import listing, percent, verdict
 from sutura.evals.benchmarks import BENCHMARKS
 from sutura.evals.ledger import SCORES
+
+#: Benchmarks whose figures are all open at first.
+OPEN = 3
 
 
 def verdict_section(view: View) -> Section:
     """What came out, a card a benchmark; what else the controls say behind it."""
-    from sutura.compare.matching import not_matched, trains_encoder
-    from sutura.compare.verdict import listing
-
     cards = []
     for standing in view.standings:
         sentences, whole = summary(standing), verdict(standing)
@@ -111,10 +112,8 @@ def differences_section(view: View) -> Section | None:
         behind = [table(pairs_table(standing), caption="Encoder against encoder")] if standing.pairs else []
         text = "Paired over items and seeds, in points with 95 % intervals; a filled mark is p < 0.05 after Holm's "
         text += "correction within its group, a hollow one is no difference shown."
-        parts += [
-            tag("h3", standing.scores.benchmark),
-            figure(drawn, title="Paired differences.", text=text, behind=behind),
-        ]
+        shown = figure(drawn, title="Paired differences.", text=text, behind=behind)
+        parts.append(_under(view, standing, shown))
     parts += view.extra("ranking")
     return Section("differences", "Differences", join(parts)) if parts else None
 
@@ -130,11 +129,17 @@ def families_section(view: View) -> Section | None:
         )
         text += "intervals stand in the table behind."
         behind = table(types_table(standing), caption="With 95 % intervals", words=1)
-        parts += [
-            tag("h3", standing.scores.benchmark),
-            figure(heat(standing), title="Question families.", text=text, behind=[behind]),
-        ]
+        shown = figure(heat(standing), title="Question families.", text=text, behind=[behind])
+        parts.append(_under(view, standing, shown))
     return Section("families", "Families", join(parts)) if parts else None
+
+
+def _under(view: View, standing: Standing, shown: Markup) -> Markup:
+    """A benchmark's figure under its name; where benchmarks are many, all but the first are folded away."""
+    name = standing.scores.benchmark
+    if len(view.standings) > OPEN and standing is not view.standings[0]:
+        return folded(name, shown)
+    return join([tag("h3", name), shown])
 
 
 def curves_section(view: View) -> Section | None:
@@ -161,10 +166,8 @@ def cost_section(view: View) -> Section | None:
         if drawn := cost_figures(standing, view.cells):
             text = "Accuracy with its 95 % interval against what was paid for it, mean over seeds; hollow marks have "
             text += "random weights."
-            parts += [
-                tag("h3", standing.scores.benchmark),
-                figure(drawn, title="What accuracy costs.", text=text),
-            ]
+            shown = figure(drawn, title="What accuracy costs.", text=text)
+            parts.append(_under(view, standing, shown))
     parts += view.extra("cost")
     note = "Final loss is the mean over the last steps ± their standard deviation, never the last step alone. Peak "
     note += "memory is what the cell's process held at most while at work on it; with ≤ it may be an earlier cell's."
