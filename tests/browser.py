@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,11 +137,15 @@ def browser(profile: Path, *flags: str) -> Iterator[Tab]:
     program = find_browser()
     theirs_read, ours_write = os.pipe()
     ours_read, theirs_write = os.pipe()
+    # It reads from descriptor 3 and writes to 4; those may be taken here, so they are put in place by what starts it.
+    pipes = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_read, theirs_write)]
+    start = (
+        f"import os, sys; os.dup2({pipes[0]}, 3); os.dup2({pipes[1]}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+    )
     command = [
-        "sh",
+        sys.executable,
         "-c",
-        f'exec "$@" 3<&{theirs_read} 4>&{theirs_write}',
-        "sh",
+        start,
         program,
         "--headless",
         "--no-sandbox",
@@ -152,12 +158,12 @@ def browser(profile: Path, *flags: str) -> Iterator[Tab]:
     ]
     process = subprocess.Popen(
         command,
-        pass_fds=(theirs_read, theirs_write),
+        pass_fds=pipes,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    os.close(theirs_read)
-    os.close(theirs_write)
+    for end in (theirs_read, theirs_write, *pipes):
+        os.close(end)
     try:
         yield Tab(process, ours_read, ours_write)
     finally:
