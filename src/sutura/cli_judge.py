@@ -20,11 +20,26 @@ def add_judging(app: typer.Typer) -> None:
     app.add_typer(encoders, name="encoders")
 
 
-def report(directory: Annotated[Path, typer.Argument(help="runs/<name>, as a comparison left it.")]) -> None:
-    """Write a comparison's report again, from its ledgers alone."""
+def report(
+    directories: Annotated[list[Path], typer.Argument(help="runs/<name>, as comparisons left them.")],
+    into: Annotated[Path | None, typer.Option(help="Where the report goes; several need it.")] = None,
+    pictures: Annotated[bool, typer.Option(help="Show pictures of items in report.html.")] = True,
+) -> None:
+    """Write a comparison's reports again, from its ledgers alone; of several, one report over all."""
+    from sutura.compare.merge import merge
     from sutura.compare.publish import report as write
+    from sutura.core.errors import UserError
 
-    typer.echo(write(directory))
+    if len(directories) == 1:
+        path = write(directories[0], into=into, pictures=pictures)
+    elif into is None:
+        raise UserError(
+            f"{len(directories)} comparisons make one report; say where it goes: --into runs/merged"
+        )
+    else:
+        path = merge(directories, into, pictures=pictures)
+    typer.echo(path)
+    typer.echo(path.with_suffix(".html"))
 
 
 class SeveralValues(TyperCommand):

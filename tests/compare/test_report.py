@@ -58,7 +58,7 @@ def test_the_report_is_a_pure_function_of_its_inputs(
     write_report(tmp_path / "b", list(reversed(paths)), cells, config, notes)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
     tables = [name for name in files if name.suffix == ".csv"]
-    assert len(tables) == 2 * 5 + 3
+    assert len(tables) == 2 * 6 + 4
     for name in tables:
         again = (tmp_path / "b" / name).read_text().splitlines()
         assert sorted((tmp_path / "a" / name).read_text().splitlines()) == sorted(again)
@@ -107,15 +107,14 @@ def test_plots_are_small_pictures(tmp_path: Path, inputs: tuple[list[Path], list
     paths, cells = inputs
     write_report(tmp_path / "a", paths[: len(paths) // 2], cells, {}, {})
     plots = sorted((tmp_path / "a" / "plots").glob("*.png"))
-    assert [path.stem for path in plots] == [
-        "loss",
-        "world-test-accuracy",
-        "world-test-cost",
-        "world-test-types",
-    ]
+    names = ["loss", "world-test-accuracy", "world-test-cost", "world-test-pairs", "world-test-types"]
+    assert [path.stem for path in plots] == names
     for path in plots:
         assert path.stat().st_size <= 200_000
         assert Image.open(path).width > 300
+        drawing = path.with_suffix(".svg").read_text()
+        assert drawing.rstrip().endswith("</svg>")
+        assert "<dc:date>" not in drawing
 
 
 def test_incomplete_grids_are_reported_with_what_was_left_out(

@@ -110,7 +110,7 @@ def test_reported_accuracy_is_the_ledgers(finished: Path) -> None:
 def test_finished_cells_are_not_run_again(
     finished: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = finished.read_bytes()
+    before, page = finished.read_bytes(), finished.with_suffix(".html").read_bytes()
 
     def refuse(jobs: list[Any], config: CompareConfig, *_: Any) -> None:
         assert not jobs
@@ -119,6 +119,7 @@ def test_finished_cells_are_not_run_again(
     again = compare(settings(parts, finished.parents[1]), command="sutura compare")
     assert again.read_bytes() == before
     assert report(finished.parent).read_bytes() == before
+    assert finished.with_suffix(".html").read_bytes() == page, "pictures at hand and found again are the same"
 
 
 def test_same_seed_same_bits(finished: Path, parts: Path, tmp_path: Path) -> None:

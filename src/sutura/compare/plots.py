@@ -1,8 +1,12 @@
-"""Pictures of a report: accuracy against its floors, question types, loss curves. PNG, colour-blind safe."""
+"""Pictures of a report: accuracy against its floors, paired differences, question types, loss curves.
+
+Each is written as PNG and, beside it, as SVG; colour-blind safe, and the same input gives the same bytes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,40 +96,100 @@ def plot_types(standing: Standing, path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_losses(cells: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
+def plot_pairs(standing: Standing, path: Path) -> None:
+    """A line an interval of each paired difference between encoders; hollow where no difference is shown."""
+    gaps = list(standing.pairs.values())
+    figure, axes = new_axes(7.2, 1.2 + 0.3 * len(gaps))
+    for row, gap in enumerate(gaps):
+        if gap.low is not None and gap.high is not None:
+            axes.plot([100 * gap.low, 100 * gap.high], [row, row], color=COLOURS[0], linewidth=2, zorder=2)
+        face = COLOURS[0] if gap.shown else "white"
+        axes.plot(100 * gap.difference, row, "s", color=face, markeredgecolor=COLOURS[0], zorder=3)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(gaps)), [f"{gap.a.label} − {gap.b.label}" for gap in gaps])
+    axes.set_ylim(len(gaps) - 0.4, -0.6)
+    axes.set_xlabel("difference in points, with 95 % interval; filled: p < 0.05 after Holm's correction")
+    axes.set_title(standing.scores.benchmark)
+    axes.grid(axis="x", alpha=0.3)
+    save_figure(figure, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Smoothed training loss of one stitch.
+
+    Args:
+        label: the stitch.
+        steps: optimizer steps.
+        mean, low, high: over seeds, at those steps.
+        seeds: how many.
+    """
+
+    label: str
+    steps: Float[np.ndarray, "points"]
+    mean: Float[np.ndarray, "points"]
+    low: Float[np.ndarray, "points"]
+    high: Float[np.ndarray, "points"]
+    seeds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Loss curves of a comparison, and the stitches that left no metrics to draw one from."""
+
+    curves: tuple[Curve, ...]
+    missing: tuple[str, ...]
+
+
+def loss_curves(cells: Sequence[Mapping[str, Any]]) -> Curves:
+    """Read and smooth the training loss of every stitch, POINTS points each."""
+    found: dict[str, list[tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "steps"]]]] = {}
+    missing = set()
+    for cell in cells:
+        label = Arm(str(cell.get("encoder")), str(cell.get("condition"))).label
+        where = cell.get("metrics_path")
+        curve = _curve(Path(where)) if where and Path(where).is_file() else None
+        if curve is None:
+            missing.add(label)
+        else:
+            found.setdefault(label, []).append(curve)
+    curves = []
+    for label, seeds in sorted(found.items()):
+        last = min(steps[-1] for steps, _ in seeds)
+        grid = np.linspace(min(steps[0] for steps, _ in seeds), last, POINTS)
+        losses = np.stack([np.interp(grid, steps, loss) for steps, loss in seeds])
+        curves.append(Curve(label, grid, losses.mean(0), losses.min(0), losses.max(0), len(seeds)))
+    return Curves(tuple(curves), tuple(sorted(missing)))
+
+
+def plot_losses(cells: Sequence[Mapping[str, Any]], path: Path, read: Curves | None = None) -> list[str]:
     """Smoothed training loss a stitch: mean over seeds, band from the lowest to the highest seed.
+
+    Args:
+        cells: what the cells left.
+        path: of the PNG.
+        read: the curves, where they were read before.
 
     Returns:
         Names of stitches without a readable metrics file, which are not in the picture. When that is all of
         them, no picture is written.
     """
-    curves: dict[str, list[tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "steps"]]]] = {}
-    missing = set()
-    for cell in cells:
-        label = Arm(str(cell.get("encoder")), str(cell.get("condition"))).label
-        where = cell.get("metrics_path")
-        found = _curve(Path(where)) if where and Path(where).is_file() else None
-        if found is None:
-            missing.add(label)
-        else:
-            curves.setdefault(label, []).append(found)
-    if not curves:
-        return sorted(missing)
+    read = loss_curves(cells) if read is None else read
+    if not read.curves:
+        return list(read.missing)
     figure, axes = new_axes(7.2, 4.2)
-    for number, (label, seeds) in enumerate(sorted(curves.items())):
-        last = min(steps[-1] for steps, _ in seeds)
-        grid = np.linspace(min(steps[0] for steps, _ in seeds), last, POINTS)
-        losses = np.stack([np.interp(grid, steps, loss) for steps, loss in seeds])
+    for number, curve in enumerate(read.curves):
         colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
-        axes.plot(grid, losses.mean(0), style, color=colour, label=f"{label} ({len(seeds)} seeds)")
-        if len(seeds) > 1:
-            axes.fill_between(grid, losses.min(0), losses.max(0), color=colour, alpha=0.15, linewidth=0)
+        label = f"{curve.label} ({curve.seeds} seeds)"
+        axes.plot(curve.steps, curve.mean, style, color=colour, label=label)
+        if curve.seeds > 1:
+            axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel(f"training loss, mean over {SMOOTHED:.0%} of the run")
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path)
-    return sorted(missing)
+    return list(read.missing)
 
 
 def smooth(values: Float[np.ndarray, "steps"], window: int) -> Float[np.ndarray, "steps"]:
@@ -157,6 +221,14 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """As PNG, the same bytes for the same figure."""
+    """As PNG under the path given and as SVG beside it; neither holds a date or a number drawn at random."""
+    import matplotlib
+
     with atomic_file(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight", metadata={"Software": None})
+    drawing = path.with_suffix(".svg")
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "sutura", "svg.fonttype": "none"}),
+        atomic_file(drawing) as temporary,
+    ):
+        figure.savefig(temporary, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})

@@ -12,11 +12,13 @@ from sutura.compare.grid import CELL, LEDGER, PROTOCOL, Cell
 from sutura.compare.leaks import affected_items, sheets
 from sutura.compare.load import Loaded
 from sutura.compare.report import write_report
+from sutura.compare.report_page import Pictures
 from sutura.compare.rules import broken_rules
 from sutura.core.checkpoint import read_json, write_json
 from sutura.core.doctor import machine, versions
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
+from sutura.data.samples import VqaData
 from sutura.evals.baselines import majority_rows
 from sutura.evals.ledger import write_ledger
 
@@ -63,7 +65,7 @@ def finish(
             },
         },
     )
-    return report(directory)
+    return report(directory, data.tests)
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,25 @@ def read_comparison(directory: Path) -> Comparison:
     return Comparison(comparison["config"], cells, ledgers, notes)
 
 
-def report(directory: Path) -> Path:
-    """Write the report of a comparison again, from its ledgers alone.
+def report(
+    directory: Path,
+    tests: Mapping[str, VqaData] | None = None,
+    *,
+    into: Path | None = None,
+    pictures: bool = True,
+) -> Path:
+    """Write the reports of a comparison again, from its ledgers alone.
 
     Args:
         directory: `runs/<name>`, as a comparison left it.
+        tests: benchmark → its data, where that is at hand.
+        into: receives them; the comparison's directory by default.
+        pictures: look for the benchmarks' pictures, for the items of report.html.
     """
     found = read_comparison(directory)
-    return write_report(directory.resolve(), found.ledgers, found.trained, found.config, found.notes)
+    finder = Pictures.of(found.config, tests) if pictures else None
+    place = (directory if into is None else into).resolve()
+    return write_report(place, found.ledgers, found.trained, found.config, found.notes, pictures=finder)
 
 
 def notes_of(notes: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

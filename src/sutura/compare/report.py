@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from markupsafe import Markup
 
 from sutura.compare.aggregate import aggregate, aggregate_table, aggregate_words
 from sutura.compare.matching import not_matched, trains_encoder
-from sutura.compare.plots import plot_accuracy, plot_losses, plot_types
+from sutura.compare.plots import Curves, loss_curves, plot_accuracy, plot_losses, plot_pairs, plot_types
 from sutura.compare.ranking import RANKING_WORDS, ranking_table
 from sutura.compare.report_cost import budget_lines, curve_lines, pareto_lines, slug_of
+from sutura.compare.report_page import Pictures, View, inputs_of, write_page
 from sutura.compare.scores import common_items, common_seeds, unscored
 from sutura.compare.standing import Standing, stand
 from sutura.compare.tables import (
@@ -43,13 +44,16 @@ def write_report(
     cells_meta: Sequence[Mapping[str, Any]],
     config_resolved: Mapping[str, Any],
     notes: Mapping[str, Any] | None = None,
+    *,
+    pictures: Pictures | None = None,
+    extras: Mapping[str, Sequence[Markup]] | None = None,
 ) -> Path:
-    """Write report.md with its plots and tables; what was there before is replaced.
+    """Write report.md with its plots and tables, and report.html; what was there before is replaced.
 
     The same input gives the same bytes.
 
     Args:
-        directory: receives `report.md`, `plots/` and `tables/`.
+        directory: receives `report.md`, `report.html`, `plots/` and `tables/`.
         ledgers: paths, or a frame as `read_ledgers` gives it.
         cells_meta: what each cell left beside its ledger.
         config_resolved: of the comparison; its hash stands in the report.
@@ -57,7 +61,10 @@ def write_report(
             (mapping), `overlap` (benchmark → sentence or counts), `set_aside` (data → reason → count),
             `remarks` (sentences), `metrics` (benchmark → headline column), `broken_rules` (sentences), `rates`
             (encoder → the learning rate chosen for it, and what each scored), `affected` (benchmark → ids of items
-            whose pictures were trained on), `sheets` (benchmark → picture of the pairs).
+            whose pictures were trained on), `sheets` (benchmark → picture of the pairs), `not_matched_runs`
+            (sentences on settings that merged comparisons do not share).
+        pictures: finds the pictures of the items that report.html shows.
+        extras: blocks that other computations add to sections of report.html, as `View` takes them.
 
     Returns:
         The path of report.md.
@@ -72,6 +79,7 @@ def write_report(
     left_out += items_left_out
     facts = encoder_facts(cells_meta)
     standings = standings_of(frame, facts, notes.get("metrics") or {})
+    curves = loss_curves(cells_meta)
     lines = [f"# {notes.get('name', 'Comparison')}", "", "## Verdict", ""]
     lines += _verdict_lines(standings, facts, cells_meta, left_out, notes)
     for standing in standings:
@@ -82,13 +90,17 @@ def write_report(
     lines += _rule_lines(notes)
     lines += _rate_lines(directory, notes)
     lines += curve_lines(directory, partial(_table, directory), cells_meta, config_resolved)
-    lines += _cost_lines(directory, cells_meta)
+    lines += _cost_lines(directory, cells_meta, curves)
     lines += pareto_lines(directory, partial(_table, directory), cells_meta, standings)
-    lines += _matching_lines(standings, facts)
+    lines += _matching_lines(standings, facts, notes)
     lines += _input_lines(cells_meta, notes)
     lines += without_lines(stand_without(frame, standings, facts, notes.get("affected") or {}))
     lines += _repeat_lines(cells_meta, config_resolved, notes)
     _write(directory / "tables" / "results.csv", results_table(standings).csv())
+    view = View(
+        standings, frame, facts, cells_meta, config_resolved, notes, left_out, curves, dict(extras or {})
+    )
+    write_page(directory / "report.html", view, pictures)
     path = directory / "report.md"
     _write(path, "\n".join(lines).rstrip() + "\n")
     return path
@@ -172,6 +184,8 @@ def _benchmark_lines(
     if standing.pairs:
         lines += ["### Encoder against encoder", "", "Paired over items and seeds.", ""]
         lines += [_table(directory, f"{slug}-pairs", pairs_table(standing)), ""]
+        plot_pairs(standing, directory / "plots" / f"{slug}-pairs.png")
+        lines += [f"![Paired differences on {name}, with intervals](plots/{slug}-pairs.png)", ""]
         lines += ["### Ranks", "", RANKING_WORDS, ""]
         lines += [_table(directory, f"{slug}-ranks", ranking_table(standing)), ""]
     lines += budget_lines(directory, partial(_table, directory), standing, facts)
@@ -225,7 +239,7 @@ def _rate_lines(directory: Path, notes: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _cost_lines(directory: Path, cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def _cost_lines(directory: Path, cells: Sequence[Mapping[str, Any]], curves: Curves) -> list[str]:
     if not cells:
         return []
     windows = sorted({str(c["loss"]["window"]) for c in cells if (c.get("loss") or {}).get("window")})
@@ -241,7 +255,7 @@ def _cost_lines(directory: Path, cells: Sequence[Mapping[str, Any]]) -> list[str
         "",
     ]
     picture = directory / "plots" / "loss.png"
-    missing = plot_losses(cells, picture)
+    missing = plot_losses(cells, picture, curves)
     if len(missing) < len({(c.get("encoder"), c.get("condition")) for c in cells}):
         lines += ["![Smoothed training loss of every stitch](plots/loss.png)", ""]
     if missing:
@@ -249,12 +263,14 @@ def _cost_lines(directory: Path, cells: Sequence[Mapping[str, Any]]) -> list[str
     return lines
 
 
-def _matching_lines(standings: Sequence[Standing], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _matching_lines(
+    standings: Sequence[Standing], facts: Mapping[str, Mapping[str, Any]], notes: Mapping[str, Any]
+) -> list[str]:
     compared = sorted({arm.encoder for standing in standings for arm in standing.encoders})
     sentences = not_matched(facts, compared)
     if len(compared) < 2:
         return []
-    lines = ["## What is not matched", ""]
+    lines = ["## What is not matched", "", *(f"- {one}" for one in notes.get("not_matched_runs") or ())]
     lines += [f"- {sentence}" for sentence in sentences] or ["- Nothing known differs but the weights."]
     unchecked = [
         f"- Not checked by anybody – {name}: {', '.join(map(str, facts[name]['unchecked']))}."
@@ -273,19 +289,10 @@ def _matching_lines(standings: Sequence[Standing], facts: Mapping[str, Mapping[s
 
 def _input_lines(cells: Sequence[Mapping[str, Any]], notes: Mapping[str, Any]) -> list[str]:
     lines = ["## Set aside and overlap", ""]
-    by_data = dict(notes.get("set_aside") or {})
-    if not by_data:
-        counts: Counter[str] = Counter()
-        for cell in cells:
-            for reason, count in (cell.get("set_aside") or {}).items():
-                counts[reason] = max(counts[reason], int(count))
-        by_data = {"all data": counts}
+    overlaps, by_data = inputs_of(cells, notes)
     for data, reasons in by_data.items():
         shown = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()) if count)
         lines.append(f"- Inputs set aside ({data}): {shown or 'none'}.")
-    overlaps = dict(notes.get("overlap") or {})
-    if not overlaps and cells and cells[0].get("overlap"):
-        overlaps = {"training and test": cells[0]["overlap"]}
     for name, overlap in overlaps.items():
         text = (
             overlap if isinstance(overlap, str) else json.dumps(overlap, sort_keys=True, ensure_ascii=False)

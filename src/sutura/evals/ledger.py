@@ -213,7 +213,21 @@ def read_ledgers(paths: Sequence[Path]) -> pl.DataFrame:
     """
     if not paths:
         raise UserError("No ledger was given; there is nothing to compare.")
-    frames = [read_ledger(path) for path in paths]
+    frame = pl.concat([read_ledger(path) for path in paths])
+    check_together(paths, frame)
+    return frame
+
+
+def check_together(paths: Sequence[Path], frame: pl.DataFrame) -> None:
+    """Refuse ledgers that do not belong together.
+
+    Args:
+        paths: the ledgers.
+        frame: their rows.
+
+    Raises:
+        UserError: as `read_ledgers`.
+    """
     seen: dict[str, dict[str, tuple[Any, Path]]] = {name: {} for name in SHARED_META}
     for path in paths:
         meta = read_meta(path)
@@ -226,10 +240,8 @@ def read_ledgers(paths: Sequence[Path]) -> pl.DataFrame:
                         f"{where} and {path} do not belong together: {name} of {key!r} is {before!r} in the "
                         f"first and {stated!r} in the second. Evaluate both under one version."
                     )
-    frame = pl.concat(frames)
     _refuse_duplicates(frame, "The ledgers together")
     _refuse_other_references(frame)
-    return frame
 
 
 def _refuse_other_references(frame: pl.DataFrame) -> None:
