@@ -23,5 +23,7 @@ class EvaluateConfig(Section):
     batch: int = 256
     max_new_tokens: int = 20
     min_new_tokens: int = Field(default=0, ge=0)
-    headline: Literal["exact", "lenient", "token_f1", "numeric", "vqa"] | None = None
+    headline: (
+        Literal["exact", "lenient", "token_f1", "numeric", "vqa", "vqa_official", "anls", "relaxed"] | None
+    ) = None
     likelihood: bool = False
