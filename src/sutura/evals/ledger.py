@@ -36,6 +36,7 @@ LATER_SCORES = (
     "likelihood_byte",
     "rotated",
     "circular",
+    "rating",
 )
 SCORES = _FIRST_SCORES + LATER_SCORES
 #: Score columns that may be null: the metric does not apply to the item, was not asked for, or is younger than the row.
@@ -121,6 +122,7 @@ def ledger_row(
         "stopped": stopped,
         "choices": list(sample.choices),
         **{name: chosen.get(name) for name in CHOICE_SCORES},
+        "rating": None,
     }
 
 
