@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sutura.evals.answers import vqa_accuracy
@@ -48,6 +51,17 @@ TABLE = [
     ("\tyes\tno", "yes no"),
     ("a, b, the c", "b c"),
 ]
+
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+WRITTEN = re.findall(
+    r"^\| `([^`]+)` \| `([^`]*)` \| [^|]*\|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+def test_the_table_of_the_document_holds() -> None:
+    assert len(WRITTEN) == 18
+    assert {answer: official_prediction(answer) for answer, _ in WRITTEN} == dict(WRITTEN)
 
 
 @pytest.mark.parametrize(("answer", "expected"), TABLE)
