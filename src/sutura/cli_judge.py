@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sutura.cli_answers import export_samples, extra, rate
 from sutura.cli_power import power, resample
 
 Full = Annotated[bool, typer.Option("--full", help="Everything that is known of each row.")]
@@ -15,8 +16,9 @@ Full = Annotated[bool, typer.Option("--full", help="Everything that is known of 
 
 def add_judging(app: typer.Typer) -> None:
     """Register this module's commands."""
-    for command in (report, power, resample, benchmarks):
+    for command in (report, power, resample, benchmarks, extra, export_samples):
         app.command()(command)
+    app.add_typer(rate, name="rate")
     app.add_typer(encoders, name="encoders")
 
 

@@ -14,6 +14,7 @@ from sutura.evals.answers import (
     token_f1,
     vqa_accuracy,
 )
+from sutura.evals.ledger import SCORES
 
 
 @pytest.mark.parametrize(
@@ -136,4 +137,6 @@ def test_vqa_accuracy_needs_ten_people() -> None:
 
 def test_score_names_the_columns_of_the_ledger() -> None:
     scores = score("10", ["1"])
-    assert scores == {"exact": 0, "lenient": 1, "token_f1": 0, "numeric": 0, "vqa": None}
+    first = {"exact": 0, "lenient": 1, "token_f1": 0, "numeric": 0, "vqa": None}
+    assert scores == {**first, "vqa_official": None, "anls": 0, "relaxed": 0}
+    assert set(scores) < set(SCORES)

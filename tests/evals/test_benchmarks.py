@@ -58,7 +58,7 @@ def test_sets_with_a_training_split_alone_hold_a_share_out_and_say_so(subset: st
 
 def test_ten_answers_are_scored_by_agreement() -> None:
     row = get_benchmark("vqav2/validation")
-    assert (row.split, row.metric, row.answer_kind) == ("validation", "vqa", "crowd")
+    assert (row.split, row.metric, row.answer_kind) == ("validation", "vqa_official", "crowd")
     assert not row.is_training
 
 

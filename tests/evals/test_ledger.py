@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from sutura.core.errors import UserError
-from sutura.data.samples import Sample
+from sutura.data.samples import BytesPicture, Sample
 from sutura.evals.ledger import (
+    ADDED,
     SCHEMA,
     check_ledger,
     ledger_row,
@@ -154,3 +155,44 @@ def test_ledgers_that_know_other_right_answers_are_refused(
     assert len(read_ledgers([tmp_path / "a.parquet", tmp_path / "same.parquet"])) == 6
     with pytest.raises(UserError, match=r"disagree about what is asked or right at item 'i[12]'"):
         read_ledgers([tmp_path / "a.parquet", tmp_path / "own.parquet"])
+
+
+def test_older_ledgers_are_read_and_say_what_they_do_not_know(
+    tmp_path: Path, rows: Callable[..., Any]
+) -> None:
+    """Columns of a later version are filled in, whole; a ledger with some of them is refused."""
+    later = list(ADDED[2])
+    old = check_ledger(pl.DataFrame(rows())).drop(later)
+    old.write_parquet(tmp_path / "old.parquet")
+    frame = read_ledger(tmp_path / "old.parquet")
+    assert frame.columns == list(SCHEMA)
+    assert frame["choices"].to_list() == [[]] * 3
+    assert all(frame[name].null_count() == 3 for name in later if name != "choices")
+    write_ledger(tmp_path / "new.parquet", rows(seed=1), {})
+    both = read_ledgers([tmp_path / "old.parquet", tmp_path / "new.parquet"])
+    assert both["anls"].null_count() == 3
+    with pytest.raises(UserError, match="lacks the columns anls"):
+        check_ledger(check_ledger(pl.DataFrame(rows())).drop("anls"))
+
+
+def test_choices_and_scores_by_likelihood_come_back(tmp_path: Path) -> None:
+    asked = Sample(BytesPicture(b""), "which?", ("a",), "p", "i", "", ("a", "b"))
+    row = ledger_row(
+        asked,
+        "b",
+        run="r",
+        encoder="e",
+        seed=0,
+        condition="picture",
+        benchmark="x",
+        by_choice={"likelihood_byte": 1.0, "rotated": 0.5, "circular": 0.0},
+    )
+    write_ledger(tmp_path / "a.parquet", [row], {})
+    frame = read_ledger(tmp_path / "a.parquet")
+    assert frame["choices"].to_list() == [["a", "b"]]
+    assert frame.select("likelihood_token", "likelihood_byte", "rotated", "circular").row(0) == (
+        None,
+        1.0,
+        0.5,
+        0.0,
+    )

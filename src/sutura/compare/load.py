@@ -47,6 +47,13 @@ def load_data(config: CompareConfig) -> Loaded:
             raise UserError(
                 f"Benchmark {row.name!r} stands in data.test twice; give one of them a name of its own."
             )
+        if row.likelihood and config.evaluate.headline is None:
+            needed, now = row.likelihood, config.evaluate.likelihood
+            if now not in (needed, "rotated"):
+                raise UserError(
+                    f"Benchmark {row.name!r} is judged by {row.metric}, which is measured with evaluate.likelihood="
+                    f"{str(needed).lower()} and not with {str(now).lower()}. Set it, or set evaluate.headline."
+                )
         tests[row.name] = only_types(load_vqa(row.data), row)
         versions[row.name], metrics[row.name] = row.version, config.evaluate.headline or row.metric
         if not entry.allow_training and row.data.get("part") == "test":

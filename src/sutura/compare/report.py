@@ -12,6 +12,7 @@ import polars as pl
 from markupsafe import Markup
 
 from sutura.compare.aggregate import aggregate, aggregate_table, aggregate_words
+from sutura.compare.answer_tables import HEALTH_NOTE, YES_NO_NOTE, health_table, yes_no_table
 from sutura.compare.matching import not_matched, trains_encoder
 from sutura.compare.plots import Curves, loss_curves, plot_accuracy, plot_losses, plot_pairs, plot_types
 from sutura.compare.ranking import RANKING_WORDS, ranking_table
@@ -33,9 +34,7 @@ from sutura.compare.without import stand_without, without_lines
 from sutura.core.checkpoint import atomic_file
 from sutura.core.hashing import fingerprint
 from sutura.evals.benchmarks import BENCHMARKS
-from sutura.evals.ledger import read_ledgers
-
-_BESIDE = ("exact", "lenient", "token_f1", "numeric", "vqa", "likelihood")
+from sutura.evals.ledger import SCORES, read_ledgers
 
 
 def write_report(
@@ -194,7 +193,7 @@ def _benchmark_lines(
         plot_types(standing, directory / "plots" / f"{slug}-types.png")
         lines += [f"![Accuracy on {name} by question type](plots/{slug}-types.png)", ""]
     here = frame.filter(pl.col("benchmark") == name)
-    metrics = [m for m in _BESIDE if here[m].null_count() < len(here)]
+    metrics = [m for m in SCORES if here[m].null_count() < len(here)]
     lines += [
         "### Other metrics and the health of the answers",
         "",
@@ -204,6 +203,9 @@ def _benchmark_lines(
         _table(directory, f"{slug}-metrics", metrics_table(frame, name, metrics)),
         "",
     ]
+    lines += [HEALTH_NOTE, "", _table(directory, f"{slug}-health", health_table(frame, name)), ""]
+    if (yes_no := yes_no_table(frame, name)) is not None:
+        lines += ["### Yes and no", "", YES_NO_NOTE, "", _table(directory, f"{slug}-yes-no", yes_no), ""]
     return lines
 
 

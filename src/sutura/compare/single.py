@@ -129,13 +129,16 @@ def evaluate_saved(
     row = get_benchmark(benchmark, apply_overrides({}, overrides), allow_training=allow_training)
     data = at_most(only_types(load_vqa(row.data), row), max_samples)
     say(f"{row.name}: {len(data.pictures):,} pictures, {len(data):,} questions")
+    config = config or EvaluateConfig()
+    if row.likelihood and config.likelihood != "rotated":
+        config = config.model_copy(update={"likelihood": row.likelihood})
     remembered = {folder: read_record(folder / RECORD) for folder in stitches}
     ledger: list[dict[str, Any]] = []
     blind = []
     for folder in stitches:
         stitch, aside = load_stitch(folder), SetAside()
         blind += [folder] * stitch.blind
-        ledger += _both_ways(stitch, data, row.name, config or EvaluateConfig(), aside)
+        ledger += _both_ways(stitch, data, row.name, config, aside)
         if aside.counts:
             say(f"{stitch.label}: set aside {aside.summary()}")
     records = {record.fingerprint: record for record in remembered.values() if record is not None}
@@ -153,7 +156,7 @@ def evaluate_saved(
             "data": {row.name: data.fingerprint},
         }
         write_ledger(out, ledger, meta)
-    metric = (config.headline if config is not None else None) or row.metric
+    metric = config.headline or row.metric
     frame = check_ledger(pl.DataFrame(ledger))
     table = _table(frame, row.name, metric).markdown()
     affected = {item for found in overlaps.values() for item in found.items}

@@ -12,12 +12,16 @@ from typing import Any
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint_bytes
 from sutura.data.images import BadPicture, picture_path, read_file
+from sutura.data.joined_pictures import join_pictures
 from sutura.data.manifest import Entry, Turn, gather, text_of
 from sutura.data.samples import Picture, SetAside, VqaData
 from sutura.data.sources import VqaSource, check_roles, column, needed
 from sutura.data.tables import open_table, picture_at, read_cell
 
-ROLES = ("image", "question", "answers", "image_id", "item_id", "question_type", "choices", "conversation")
+ROLES = (
+    *("image", "question", "answers", "image_id", "item_id", "question_type", "choices", "conversation"),
+    *("answer_index", "context", "questions"),
+)
 #: What dialogues call who asks and who answers.
 ASKING, ANSWERING = frozenset({"human", "user"}), frozenset({"gpt", "assistant", "model"})
 
@@ -25,38 +29,102 @@ ASKING, ANSWERING = frozenset({"human", "user"}), frozenset({"gpt", "assistant",
 class ColumnMap:
     """Our roles resolved to a file's columns.
 
+    Args:
+        source: with its column map; `options.question` is asked in every row where the file holds no questions.
+        available: the file's columns.
+        class_names: column → names of its classes, for an `answer_index` that is one.
+
     Raises:
         UserError: a role nobody knows, a column that is not there, or one that is needed and not found.
     """
 
-    def __init__(self, source: VqaSource, available: list[str]) -> None:
+    def __init__(
+        self,
+        source: VqaSource,
+        available: list[str],
+        class_names: Callable[[str], Sequence[str]] = lambda column: (),
+    ) -> None:
         check_roles(source, ROLES)
-        self.image = needed(source, "image", available, "image")
+        self.image = "" if source.options.get("images") else needed(source, "image", available, "image")
         self.conversation = column(source, "conversation", available)
+        self.questions = column(source, "questions", available)
+        self.answer_index = column(source, "answer_index", available)
+        self.asked = text_of(source.options.get("question"))
+        nested = self.conversation is not None or self.questions is not None
         self.question = self.answers = ""
-        if self.conversation is None:
+        if not nested and not self.asked:
             self.question = needed(source, "question", available, "question")
+        if not nested and self.answer_index is None:
             self.answers = needed(source, "answers", available, "answers", "answer")
         self.image_id = column(source, "image_id", available, "image_id")
         self.item_id = column(source, "item_id", available, "item_id", "question_id")
-        self.question_type = column(source, "question_type", available, "question_type")
+        self.context = column(source, "context", available)
         self.choices = column(source, "choices", available, "choices")
+        self.classes = class_names(self.answer_index) if self.answer_index else ()
+        self.within_type = source.columns.get("question_type", "question_type")
+        self.question_type = None
+        if self.questions is None:
+            self.question_type = column(source, "question_type", available, "question_type")
 
     def turns(self, get: Callable[[str], Any]) -> list[Turn]:
-        """The turns of a row, one unless it holds a dialogue; `get` gives the value of a column."""
+        """The turns of a row, one unless it holds a dialogue or a list; `get` gives the value of a column."""
 
         def optional(name: str | None) -> Any:
             return get(name) if name else None
 
-        kind, own = text_of(optional(self.question_type)), text_of(optional(self.item_id))
+        own = text_of(optional(self.item_id))
+        if self.questions is not None:
+            return _listed(get(self.questions), self.within_type, own)
+        kind = kind_of(self.question_type or "", optional(self.question_type))
         if self.conversation is not None:
             said = dialogue_of(get(self.conversation))
             return [
                 Turn(question, (answer,) if answer else (), kind, (), f"{own}.{k}" if own else "")
                 for k, (question, answer) in enumerate(said)
             ]
-        question, answers = text_of(get(self.question)), answers_of(get(self.answers))
-        return [Turn(question, answers, kind, answers_of(optional(self.choices)), own)]
+        choices = answers_of(optional(self.choices))
+        answers = self._indexed(get, choices) if self.answer_index else answers_of(get(self.answers))
+        question = self.asked or text_of(get(self.question))
+        if question and (context := text_of(optional(self.context))):
+            question = f"{context}\n{question}"
+        return [Turn(question, answers, kind, choices, own)]
+
+    def _indexed(self, get: Callable[[str], Any], choices: tuple[str, ...]) -> tuple[str, ...]:
+        """The choice, or the class, at the place a row names; nothing where there is none at that place."""
+        place = get(str(self.answer_index))
+        among = self.classes or choices
+        if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(among):
+            return ()
+        return (among[place],)
+
+
+def kind_of(name: str, value: Any) -> str:
+    """A question type as text. A column of yes and no gives its own name: `is_simple` is "simple" or "not simple"."""
+    if isinstance(value, bool):
+        plain = name.removeprefix("is_")
+        return plain if value else f"not {plain}"
+    return text_of(value)
+
+
+def _listed(value: Any, kind: str, own: str) -> list[Turn]:
+    """Questions of one cell: a list of `{question, answer}`, or the same as lists side by side.
+
+    Raises:
+        UserError: a cell of another form.
+    """
+    rows = value or []
+    if isinstance(rows, dict):
+        names = list(rows)
+        rows = [dict(zip(names, one, strict=True)) for one in zip(*rows.values(), strict=True)]
+    found = []
+    for k, row in enumerate(rows):
+        if not isinstance(row, dict) or "question" not in row or not {"answer", "answers"} & row.keys():
+            what = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+            raise UserError(f"A list of questions holds {what}; each needs question and answer.")
+        answers = answers_of(row["answers"] if "answers" in row else row["answer"])
+        item_id = f"{own}.{k}" if own else ""
+        found.append(Turn(text_of(row["question"]), answers, kind_of(kind, row.get(kind)), (), item_id))
+    return found
 
 
 def dialogue_of(value: Any) -> list[tuple[str, str]]:
@@ -102,13 +170,15 @@ def answers_of(value: Any) -> tuple[str, ...]:
 def load_parquet(source: VqaSource) -> VqaData:
     """Parquet with one question a row; rows of one picture, by `image_id` or by its bytes, are joined.
 
-    A picture is encoded bytes, `{bytes, path}` as `datasets` writes it, or a path beside the file.
+    A picture is encoded bytes, `{bytes, path}` as `datasets` writes it, or a path beside the file; with
+    `options.images` it lies in a table of its own.
     """
     table = open_table(source)
-    columns = ColumnMap(source, table.columns)
+    columns = ColumnMap(source, table.columns, table.class_names)
+    joined = join_pictures(source, table) if source.options.get("images") else None
 
     def read(row: int) -> bytes:
-        return read_cell(table, row, columns.image)
+        return joined.read(row) if joined is not None else read_cell(table, row, columns.image)
 
     ids = table.values(columns.image_id) if columns.image_id else None
     if source.turns == "conversation":
@@ -119,7 +189,7 @@ def load_parquet(source: VqaSource) -> VqaData:
         groups,
         ids,
         read=read,
-        picture=lambda row: table.picture(row, columns.image),
+        picture=lambda row: joined.picture(row) if joined else table.picture(row, columns.image),
         turns=lambda row: columns.turns(partial(table.value, row)),
         word="row",
     )
@@ -179,6 +249,11 @@ def json_lines(path: Path, aside: SetAside) -> list[tuple[int, dict[str, Any]]]:
     """
     if path.suffix == ".json":
         return _read_list(path)
+    return object_lines(path, aside)
+
+
+def object_lines(path: Path, aside: SetAside) -> list[tuple[int, dict[str, Any]]]:
+    """Line numbers and objects of a file with an object a line, whatever its name; other lines are set aside."""
     found = []
     for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():

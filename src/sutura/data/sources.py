@@ -19,7 +19,8 @@ class VqaSource(Section):
     """One split of one set of pictures with questions.
 
     Args:
-        source: `world`, `cauldron`, `parquet`, `jsonl`, `mixture`, or a name another package brings.
+        source: `world`, `cauldron`, `parquet`, `jsonl`, `mixture`, `clevr`, `cocoqa`, `nlvr`, or a name another package
+            brings.
         name: shown in reports; made from the path where it is not given.
         path: file, files or folder; `hf:organisation/name` for the Hub.
         subset: the configuration of a Hub set (`vqav2` of the_cauldron).
@@ -27,8 +28,10 @@ class VqaSource(Section):
         stream: of a Hub set, read so many of its first rows over the network and download no more of it.
         split: which split; for the built-in world, which of its splits.
         columns: our name → the file's column (`image`, `question`, `answers`, `image_id`, `item_id`,
-            `question_type`, `choices`, or `conversation` for a column of whole dialogues; for the_cauldron's schema
-            `images`, `texts`).
+            `question_type`, `choices`, `answer_index` for a place among the choices, `context` for what stands before
+            the question, `questions` for a column of lists of questions, `conversation` for a column of whole
+            dialogues; for the_cauldron's schema `images`, `texts`). An empty name takes no column at all, not even the
+            usual one.
         image_folder: what picture paths are relative to; the file's own folder by default.
         limit: number of pictures; a seeded draw, so that a smaller limit is a part of a larger one.
         questions_per_picture: at most so many; the built-in world asks 8 by default, files give all.
@@ -50,7 +53,9 @@ class VqaSource(Section):
         parts: the sources of a mixture.
         weights: shares of the pictures drawn from each part; by size where not given.
         stop: when a mixture ends, as `datasets.interleave_datasets` names it.
-        options: for sources of other packages.
+        options: for sources of other packages. Of Parquet and JSON lines: `question`, what every row asks where the
+            file holds no questions; of Parquet: `images`, where the pictures lie in a table of their own
+            (`data/joined_pictures.py`).
     """
 
     source: str = "world"
@@ -117,11 +122,15 @@ class VqaSource(Section):
 def column(source: VqaSource, role: str, available: list[str], *defaults: str) -> str | None:
     """The file's column for one of our roles: the one in the column map, else the first default that exists.
 
+    None where there is none, or where the column map says so with an empty name.
+
     Raises:
         UserError: the column map names a column that is not there.
     """
     if role in source.columns:
         name = source.columns[role]
+        if not name:
+            return None
         if name not in available:
             raise UserError(
                 f"The column map of {source.label!r} takes {role} from {name!r}, which is not there. "

@@ -10,6 +10,7 @@ from sutura.core.errors import UserError
 from sutura.core.registry import Registry
 from sutura.data.cauldron import load_cauldron
 from sutura.data.mixture import load_mixture
+from sutura.data.published_files import load_clevr, load_cocoqa, load_nlvr
 from sutura.data.rows import load_jsonl, load_parquet
 from sutura.data.samples import VqaData
 from sutura.data.sources import VqaSource
@@ -43,4 +44,7 @@ SOURCES.add("world", load_world)
 SOURCES.add("cauldron", load_cauldron)
 SOURCES.add("parquet", load_parquet)
 SOURCES.add("jsonl", load_jsonl)
+SOURCES.add("clevr", load_clevr)
+SOURCES.add("cocoqa", load_cocoqa)
+SOURCES.add("nlvr", load_nlvr)
 SOURCES.add("mixture", lambda source: load_mixture(source, load_vqa))

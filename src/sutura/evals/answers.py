@@ -11,9 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NUMBER_WORDS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBERS)}
-ARTICLES = frozenset({"a", "an", "the"})
+from sutura.evals.anls import anls
+from sutura.evals.vqa_official import AGREEING, ARTICLES, CROWD, NUMBER_WORDS, official_vqa_accuracy
 
 _QUOTES = re.compile(r"['‘’`´]")
 _THOUSANDS = re.compile(r"(?<!\d)(?<!\d,)\d{1,3}(?:,\d{3})+(?!,?\d)")
@@ -21,10 +20,6 @@ _PERIOD = re.compile(r"\.(?!\d)")
 _PUNCTUATION = re.compile(r"[;:/\[\]\"“”()=+\\_<>@,?!…{}|]")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)")
 
-#: People agreeing with an answer for it to count as wholly right, in VQA's metric.
-AGREEING = 3
-#: Answers a question needs for VQA's metric.
-CROWD = 10
 #: Relative distance from the true number that the relaxed numeric metric forgives.
 TOLERANCE = 0.05
 
@@ -113,13 +108,24 @@ def relaxed_numeric(prediction: str, references: Sequence[str]) -> float | None:
     return float(any(abs(found - gold) <= TOLERANCE * abs(gold) for gold in golds))
 
 
+def relaxed(prediction: str, references: Sequence[str]) -> float:
+    """ChartQA's relaxed accuracy in full: within 5 % of a reference number, or strictly equal.
+
+    Source: Masry et al. 2022, arXiv:2203.10244, section 5.1: 5 % for numbers, exact match for everything else.
+    Differs: numbers are read as `number` reads them ("$1,050", "three"), where the public code takes what Python's
+        `float` takes and a percent sign; a reference of 0 is met by any spelling of zero; texts are compared as `exact`
+        compares them, where the public code compares lower-cased strings.
+    """
+    return max(relaxed_numeric(prediction, references) or 0.0, exact(prediction, references))
+
+
 def vqa_accuracy(prediction: str, references: Sequence[str]) -> float | None:
     """Agreement with ten people: min(matches / 3, 1), mean over the subsets that leave one person out.
 
     None where fewer than ten answers are known.
 
     Source: Antol et al. 2015, arXiv:1505.00468, section 3, and vqaEval.py for the leave-one-out mean.
-    Differs: references are always normalised; vqaEval.py leaves them as they are when all ten agree.
+    Differs: both sides are normalised as everything here is; `vqa_official` keeps the official code's rules.
     """
     if len(references) < CROWD:
         return None
@@ -137,4 +143,7 @@ def score(prediction: str, references: Sequence[str]) -> dict[str, float | None]
         "token_f1": token_f1(prediction, references),
         "numeric": relaxed_numeric(prediction, references),
         "vqa": vqa_accuracy(prediction, references),
+        "vqa_official": official_vqa_accuracy(prediction, references),
+        "anls": anls(prediction, references),
+        "relaxed": relaxed(prediction, references),
     }

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from sutura.core.errors import UserError
 from sutura.core.registry import Registry
 from sutura.data.scenes.floors import MEASURED
-from sutura.evals.ledger import SCORES
+from sutura.evals.ledger import CHOICE_SCORES, SCORES
 
 AnswerKind = Literal["word", "open", "choice", "number", "crowd"]
 TRAINING = frozenset({"train", "training", "pretrain", "trainval"})
@@ -30,7 +30,7 @@ class Floor:
     """A score reached without looking, as somebody published or measured it.
 
     Args:
-        kind: "majority", "majority per type" or "question only".
+        kind: "majority", "majority per type", "question only" or "chance" (a guess among the options).
         score: from 0 to 1.
         source: paper and place in it, or how it was measured.
     """
@@ -72,6 +72,13 @@ class Benchmark:
             raise UserError(
                 f"Benchmark {self.name!r}: metric {self.metric!r} is not one of {', '.join(SCORES)}."
             )
+
+    @property
+    def likelihood(self) -> Literal[False, True, "rotated"]:
+        """What `evaluate.likelihood` must be for its metric to be measured."""
+        if self.metric in ("rotated", "circular"):
+            return "rotated"
+        return self.metric in ("likelihood", *CHOICE_SCORES)
 
     @property
     def is_training(self) -> bool:

@@ -26,9 +26,21 @@ SEEDLESS = ("majority", "majority-overall", "text-ceiling")
 #: The encoder's name in rows that no encoder has a part in.
 NO_ENCODER = "none"
 
-SCORES = ("exact", "lenient", "token_f1", "numeric", "vqa", "likelihood")
-#: Score columns that may be null: the metric does not apply to the item, or was not asked for.
-OPTIONAL_SCORES = ("numeric", "vqa", "likelihood")
+#: Score columns of the first ledgers, and those that came with version 2 of the columns.
+_FIRST_SCORES = ("exact", "lenient", "token_f1", "numeric", "vqa", "likelihood")
+LATER_SCORES = (
+    "vqa_official",
+    "anls",
+    "relaxed",
+    "likelihood_token",
+    "likelihood_byte",
+    "rotated",
+    "circular",
+    "rating",
+)
+SCORES = _FIRST_SCORES + LATER_SCORES
+#: Score columns that may be null: the metric does not apply to the item, was not asked for, or is younger than the row.
+OPTIONAL_SCORES = ("numeric", "vqa", "likelihood", *LATER_SCORES)
 
 SCHEMA: dict[str, Any] = {
     "run": pl.String,
@@ -42,10 +54,19 @@ SCHEMA: dict[str, Any] = {
     "question": pl.String,
     "prediction": pl.String,
     "references": pl.List(pl.String),
-    **dict.fromkeys(SCORES, pl.Float64),
+    **dict.fromkeys(_FIRST_SCORES, pl.Float64),
     "empty": pl.Boolean,
     "stopped": pl.Boolean,
+    "choices": pl.List(pl.String),
+    **dict.fromkeys(LATER_SCORES, pl.Float64),
 }
+#: Columns of each version, added to those before it. A ledger has the columns of one version whole; what younger
+#: versions brought is filled in on reading: no choices, and scores that are not known.
+ADDED: dict[int, tuple[str, ...]] = {2: ("choices", *LATER_SCORES)}
+#: Version of the columns that ledgers are written with.
+COLUMNS_VERSION = max(ADDED)
+#: Scores by likelihood among the choices beside `likelihood` itself.
+CHOICE_SCORES = ("likelihood_token", "likelihood_byte", "rotated", "circular")
 #: What names one answer; two rows with the same values here are a duplicate.
 KEY = ("encoder", "seed", "condition", "benchmark", "item_id")
 #: Metadata entries that must agree between ledgers read together.
@@ -65,6 +86,7 @@ def ledger_row(
     benchmark: str,
     stopped: bool = True,
     likelihood: float | None = None,
+    by_choice: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """One scored row.
 
@@ -79,7 +101,9 @@ def ledger_row(
         benchmark: the benchmark's name.
         stopped: whether decoding ended at a stop token.
         likelihood: 1 or 0 when the answer of highest likelihood was also asked for.
+        by_choice: the other scores by likelihood, by column (`evals/choices.py`).
     """
+    chosen = dict(by_choice or {})
     return {
         "run": run,
         "encoder": encoder,
@@ -96,11 +120,15 @@ def ledger_row(
         "likelihood": likelihood,
         "empty": not normalise(prediction),
         "stopped": stopped,
+        "choices": list(sample.choices),
+        **{name: chosen.get(name) for name in CHOICE_SCORES},
+        "rating": None,
     }
 
 
 def check_ledger(frame: pl.DataFrame, where: str = "The ledger") -> pl.DataFrame:
     """The frame in the ledger's schema and column order, or a UserError that says what is wrong with it."""
+    frame = _brought_up(frame)
     missing = [name for name in SCHEMA if name not in frame.columns]
     unknown = [name for name in frame.columns if name not in SCHEMA]
     if missing or unknown:
@@ -131,6 +159,20 @@ def check_ledger(frame: pl.DataFrame, where: str = "The ledger") -> pl.DataFrame
             f"{where} has the unknown condition {strange[0]!r}. {suggest(strange[0], CONDITIONS)}"
         )
     _refuse_duplicates(frame, where)
+    return frame
+
+
+def _brought_up(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame of older columns with those of the younger versions filled in; others are left as they are."""
+    for added in ADDED.values():
+        if not set(added) & set(frame.columns):
+            empty: list[str] = []
+            frame = frame.with_columns(
+                pl.lit(empty, SCHEMA[name]).alias(name)
+                if name == "choices"
+                else pl.lit(None, SCHEMA[name]).alias(name)
+                for name in added
+            )
     return frame
 
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from sutura.core.runtime import generator
-from sutura.evals.answers import exact
+from sutura.evals.choices import by_likelihood
 from sutura.evals.config import EvaluateConfig
 from sutura.evals.ledger import ledger_row
 from sutura.stitch.bundle import Stitch
-from sutura.stitch.generate import generate, log_likelihoods
+from sutura.stitch.generate import generate
 from sutura.stitch.pack import Row
 from sutura.stitch.prompt import Turn
 from sutura.train.stitching import PictureRow, to_rows
 
 if TYPE_CHECKING:
-    from sutura.data.samples import Sample, SetAside, VqaData
+    from sutura.data.samples import SetAside, VqaData
 
 Patches = Callable[[Sequence[str]], Tensor]
 
@@ -82,12 +82,13 @@ def evaluate(
             max_new_tokens=config.max_new_tokens,
             min_new_tokens=config.min_new_tokens,
         )
-        likely: dict[str, str] = {}
+        likely: dict[str, dict[str, float]] = {}
         if config.likelihood:
-            likely = _most_likely(stitch, rows, visual, samples, choices or {})
+            rotated = config.likelihood == "rotated"
+            likely = by_likelihood(stitch, rows, visual, samples, choices or {}, rotated=rotated)
         for answer in answers:
             sample = samples[answer.item_id]
-            best = likely.get(answer.item_id)
+            chosen = likely.get(answer.item_id, {})
             ledger.append(
                 ledger_row(
                     sample,
@@ -98,7 +99,8 @@ def evaluate(
                     condition=asked.condition,
                     benchmark=asked.benchmark,
                     stopped=answer.stopped,
-                    likelihood=None if best is None else exact(best, sample.answers),
+                    likelihood=chosen.get("likelihood"),
+                    by_choice=chosen,
                 )
             )
         if on_rows is not None:
@@ -126,36 +128,6 @@ def _batches(turns: Mapping[str, Sequence[Turn]], size: int) -> Iterator[list[st
         held += len(turns[name])
     if batch:
         yield batch
-
-
-def _most_likely(
-    stitch: Stitch,
-    rows: Sequence[Row],
-    visual: Tensor | None,
-    samples: Mapping[str, Sample],
-    choices: Mapping[str, Sequence[str]],
-) -> dict[str, str]:
-    """The choice of highest summed log-likelihood for every question that has a closed set of answers."""
-    best: dict[str, str] = {}
-    for row in rows:
-        named: list[tuple[str, str]] = []
-        options: list[Turn] = []
-        for turn in row.turns:
-            sample = samples[turn.item_id]
-            for choice in sample.choices or choices.get(sample.question_type, ()):
-                named.append((turn.item_id, choice))
-                options.append(Turn(turn.item_id, turn.prompt_ids, stitch.prompt.answer_ids(choice)))
-        if not options:
-            continue
-        one = None if visual is None else visual[row.picture : row.picture + 1]
-        scores = log_likelihoods(stitch.model, stitch.prompt, [Row(0, tuple(options), row.prefix_ids)], one)[
-            0
-        ]
-        top: dict[str, float] = {}
-        for (item_id, choice), score in zip(named, scores, strict=True):
-            if item_id not in top or score > top[item_id]:
-                top[item_id], best[item_id] = score, choice
-    return best
 
 
 def derangement(names: Sequence[str], seed: int) -> dict[str, str]:

@@ -15,7 +15,7 @@ from sutura.core.errors import UserError
 from sutura.core.fetch import Fetched, fetch
 from sutura.core.log import say
 from sutura.evals.answers import score
-from sutura.evals.ledger import read_ledger
+from sutura.evals.ledger import LATER_SCORES, read_ledger
 from sutura.hub.staging import CELL_FILES, COMPARISON_FILES
 from sutura.stitch.bundle import STITCH
 from sutura.stitch.folder import CONFIG, PROJECTOR, is_published, only, stitches_in
@@ -192,7 +192,9 @@ def _check_ledger(source: Path, facts: Mapping[str, Any], what: str) -> None:
             )
     for row in frame.iter_rows(named=True):
         due = score(row["prediction"], row["references"])
-        wrong = [name for name, value in due.items() if row[name] != value]
+        # A score that is younger than the ledger is not known there.
+        younger = {name for name in LATER_SCORES if row[name] is None}
+        wrong = [name for name, value in due.items() if row[name] != value and name not in younger]
         if wrong:
             raise UserError(
                 f"{what} says {wrong[0]}={row[wrong[0]]} where {row['prediction']!r} scores {due[wrong[0]]} (item "
