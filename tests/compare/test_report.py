@@ -58,7 +58,7 @@ def test_the_report_is_a_pure_function_of_its_inputs(
     write_report(tmp_path / "b", list(reversed(paths)), cells, config, notes)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
     tables = [name for name in files if name.suffix == ".csv"]
-    assert len(tables) == 2 * 7 + 4
+    assert len(tables) == 2 * 8 + 4
     for name in tables:
         again = (tmp_path / "b" / name).read_text().splitlines()
         assert sorted((tmp_path / "a" / name).read_text().splitlines()) == sorted(again)
