@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth, same against same is called different, and planted differences are found.
 
-Three tables, on simulated scores whose truth is known; docs/statistics.md keeps them:
+Four tables, on simulated scores whose truth is known; docs/statistics.md keeps them:
 
 1. coverage of a paired difference's interval over a wide range of noise, with the bootstrap over pictures and seeds,
    and false alarms of pictures alone and of the permutation over pictures. The lowest and highest coverage for two to
@@ -8,8 +8,9 @@ Three tables, on simulated scores whose truth is known; docs/statistics.md keeps
 2. whole comparisons of encoders that are the same, right or wrong answers, noise as found in real runs: false alarms
    of a pair, and of a run after Holm; coverage of accuracies and of the probability of improvement.
 3. planted differences as large as `sutura power` calls detectable: how many are shown.
+4. two benchmarks together: coverage of the mean and the interquartile mean of paired differences.
 
-    python benchmarks/interval_coverage.py [REPEATS] [wide] [same] [planted]
+    python benchmarks/interval_coverage.py [REPEATS] [wide] [same] [planted] [together]
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
+from sutura.compare.aggregate import combine
 from sutura.compare.components import Components, average, components
 from sutura.compare.crossed import crossed
 from sutura.compare.power import Design, detectable
@@ -184,6 +186,37 @@ def _improvement_holds(sums: np.ndarray, sizes: np.ndarray) -> float:
     return float(low <= 0.5 <= high)
 
 
+def together(repeats: int) -> None:
+    """The fourth table: two encoders that are the same, over two benchmarks that one stitch answers."""
+    repeats = min(repeats, TESTED[0]) // SLOW * 4
+    print("\n## Two benchmarks together\n")
+    print(
+        "Two encoders that are the same, 150 and 250 pictures with seven questions each, one stitch a seed for both."
+    )
+    print(
+        f"{repeats} runs a row, bootstraps of 1,000; Monte-Carlo error of 95 %: {error(0.05, repeats)} points.\n"
+    )
+    head(
+        (
+            "noise, points",
+            "seeds",
+            *(f"covered: {name} %" for name in ("mean", "interquartile mean", "improvement")),
+        )
+    )
+    for name, noise in KINDS.items():
+        for seeds in (3, 5):
+            held = []
+            for part in simulate(repeats, [0.6, 0.6], seeds, 400, 7, noise, draw=2):
+                for sums in part.sums:
+                    tables = [(sums[..., :150], part.sizes[:150]), (sums[..., 150:], part.sizes[150:])]
+                    pair = combine(tables, replicates=1000)[-1]
+                    low, high = pair.quartile[1:]
+                    assert pair.improvement is not None
+                    less, more = pair.improvement[1:]
+                    held.append((float(covered(pair.mean, 0.0)), low <= 0 <= high, less <= 0.5 <= more))
+            row((name, seeds, *(shown(float(share)) for share in np.mean(held, axis=0))))
+
+
 def planted(repeats: int) -> None:
     """The third table: differences that `sutura power` calls detectable."""
     most, _, pictures, each = TESTED
@@ -250,7 +283,7 @@ def error(share: float, repeats: int) -> str:
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    for table in (wide, same, planted):
+    for table in (wide, same, planted, together):
         if len(sys.argv) < 3 or table.__name__ in sys.argv[2:]:
             table(repeats)
 

@@ -59,7 +59,9 @@ def test_duplicate_rows_are_refused_within_and_between_ledgers(synthetic: Synthe
     frame = synthetic({A: 0.6, B: 0.5})
     with pytest.raises(UserError, match="holds 600 rows that answer the same item twice"):
         report(pl.concat([frame, frame.head(300)]))
-    with pytest.raises(UserError, match=r"The ledgers together hold .* rows that answer the same item twice"):
+    with pytest.raises(
+        UserError, match=r"The ledgers together holds 1800 rows that answer the same item twice"
+    ):
         report(frame, _of(frame, "a"))
 
 

@@ -20,6 +20,7 @@ RUNNABLE = (
     "compare",
     "plan",
     "report",
+    "power",
     "ask",
     "describe",
     "eval",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +23,11 @@ from sutura.core.errors import UserError
 
 #: Of the bootstrap, pictures and seeds resampled.
 REPLICATES = 2000
+
+Rows = tuple[Float[np.ndarray, "seeds pictures"], Float[np.ndarray, "pictures"]]
+Table3 = tuple[Float[np.ndarray, "arms seeds pictures"], Float[np.ndarray, "pictures"]]
+#: Found, low, high.
+Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Aggregated:
     iqm: float
     iqm_low: float
     iqm_high: float
-    improvement: tuple[float, float, float] | None = None
+    improvement: Triple | None = None
     p_adjusted: float | None = None
 
     @property
@@ -110,31 +116,56 @@ def aggregate(standings: Sequence[Standing], *, draw: int = 0) -> Aggregate | No
     level = np.mean([(sums.sum((1, 2)) / (count * sizes.sum())) for sums, sizes in tables], axis=0)
     order = sorted(range(len(arms)), key=lambda i: (-level[i], arms[i]))
     arms, tables = [arms[i] for i in order], [(sums[order], sizes) for sums, sizes in tables]
-    pairs = list(combinations(range(len(arms)), 2))
-    weights = np.zeros((len(arms) + len(pairs), len(arms)))
-    weights[: len(arms)] = np.eye(len(arms)) - 1 / len(arms)
-    for row, (i, j) in enumerate(pairs, len(arms)):
-        weights[row, i], weights[row, j] = 1, -1
-    pooled = [_pooled([(np.tensordot(one, s, 1), sizes) for s, sizes in tables]) for one in weights]
-    tails = [expanded_tail(float(one.df)) for one in pooled]
-    quartile, chance = _resample(tables, weights, pairs, tails, draw)
     found = []
-    for row, one in enumerate(pooled):
-        mean, low, high, p = _interval(one)
-        is_pair = row >= len(arms)
-        a, b = pairs[row - len(arms)] if is_pair else (row, None)
-        shares = chance[row - len(arms)] if is_pair else None
-        found.append(
-            Aggregated(arms[a], None if b is None else arms[b], mean, low, high, p, *quartile[row], shares)
-        )
+    for one in combine(tables, draw=draw):
+        b = None if one.b is None else arms[one.b]
+        found.append(Aggregated(arms[one.a], b, *_interval(one.mean), *one.quartile, one.improvement))
+    pairs = _holm(found[len(arms) :])
     everyone = {arm for standing in standings for arm in standing.encoders}
     return Aggregate(
         tuple(standing.scores.benchmark for standing in standings),
         count,
         dict(zip(arms, found[: len(arms)], strict=True)),
-        {(arms[i], arms[j]): one for (i, j), one in zip(pairs, _holm(found[len(arms) :]), strict=True)},
+        {(pair.a, pair.b): pair for pair in pairs if pair.b is not None},
         tuple(sorted(everyone - set(arms))),
     )
+
+
+class Combined(NamedTuple):
+    """One difference over several tables: of arm `a` to arm `b`, or to the mean of all arms (None).
+
+    Args:
+        mean: of the differences, each table counted the same.
+        quartile, improvement: found, low, high.
+    """
+
+    a: int
+    b: int | None
+    mean: Crossed
+    quartile: Triple
+    improvement: Triple | None
+
+
+def combine(tables: Sequence[Table3], *, replicates: int = REPLICATES, draw: int = 0) -> list[Combined]:
+    """Every arm against the mean of all, then every pair, over benchmarks.
+
+    Args:
+        tables: of each benchmark, scores added up by arm, seed and picture, and questions by picture.
+        replicates: of the bootstrap.
+        draw: its seed.
+    """
+    arms = len(tables[0][0])
+    pairs = list(combinations(range(arms), 2))
+    weights = np.zeros((arms + len(pairs), arms))
+    weights[:arms] = np.eye(arms) - 1 / arms
+    for row, (i, j) in enumerate(pairs, arms):
+        weights[row, i], weights[row, j] = 1, -1
+    means = [_pooled([(np.tensordot(one, s, 1), sizes) for s, sizes in tables]) for one in weights]
+    tails = [expanded_tail(float(one.df)) for one in means]
+    quartiles, chances = _resample(tables, weights, pairs, tails, replicates, draw)
+    alone = [Combined(i, None, means[i], quartiles[i], None) for i in range(arms)]
+    rest = zip(pairs, means[arms:], quartiles[arms:], chances, strict=True)
+    return alone + [Combined(i, j, mean, quartile, chance) for (i, j), mean, quartile, chance in rest]
 
 
 def _require_same_seeds(standings: Sequence[Standing], arm: Arm) -> None:
@@ -149,14 +180,9 @@ def _require_same_seeds(standings: Sequence[Standing], arm: Arm) -> None:
             )
 
 
-def _table(
-    standing: Standing, arms: Sequence[Arm], seeds: int
-) -> tuple[Float[np.ndarray, "arms seeds pictures"], Float[np.ndarray, "pictures"]]:
+def _table(standing: Standing, arms: Sequence[Arm], seeds: int) -> Table3:
     parts = [seed_sums(standing.scores, arm, seeds) for arm in arms]
     return np.stack([sums for sums, _ in parts]), parts[0][1]
-
-
-Rows = tuple[Float[np.ndarray, "seeds pictures"], Float[np.ndarray, "pictures"]]
 
 
 def _pooled(rows: Sequence[Rows]) -> Crossed:
@@ -186,21 +212,22 @@ def _interval(found: Crossed) -> tuple[float, float | None, float | None, float 
 
 
 def _resample(
-    tables: Sequence[tuple[np.ndarray, np.ndarray]],
+    tables: Sequence[Table3],
     weights: Float[np.ndarray, "contrasts arms"],
     pairs: Sequence[tuple[int, int]],
     tails: Sequence[float],
+    replicates: int,
     draw: int,
-) -> tuple[list[tuple[float, float, float]], list[tuple[float, float, float]]]:
+) -> tuple[list[Triple], list[Triple]]:
     """Interquartile mean of every contrast and probability of improvement of every pair: found, low, high."""
     rng = np.random.default_rng(draw)
     arms, seeds = tables[0][0].shape[:2]
     drawn, seen = [], []
     for sums, sizes in tables:
         flat = sums.reshape(arms * seeds, -1)
-        drawn.append(resample_pictures(flat, sizes, REPLICATES, rng).reshape(REPLICATES, arms, seeds))
+        drawn.append(resample_pictures(flat, sizes, replicates, rng).reshape(replicates, arms, seeds))
         seen.append((flat.sum(1) / sizes.sum()).reshape(1, arms, seeds))
-    chosen = resample_seeds(seeds, REPLICATES, rng)[:, None, None, :]
+    chosen = resample_seeds(seeds, replicates, rng)[:, None, None, :]
     again = np.take_along_axis(np.stack(drawn, 1), chosen, axis=3)
     once = np.stack(seen, 1)
 
@@ -220,9 +247,7 @@ def _resample(
     )
 
 
-def _with_interval(
-    found: np.ndarray, again: np.ndarray, tails: Sequence[float]
-) -> list[tuple[float, float, float]]:
+def _with_interval(found: np.ndarray, again: np.ndarray, tails: Sequence[float]) -> list[Triple]:
     spans = [np.quantile(column, [tail, 1 - tail]) for column, tail in zip(again.T, tails, strict=True)]
     return [(float(f), float(low), float(high)) for f, (low, high) in zip(found[0], spans, strict=True)]
 

@@ -84,7 +84,7 @@ def crossed(
 
 
 def at_least(
-    ms_seed: Float[np.ndarray, "*batch"], ms_inner: Float[np.ndarray, "*#batch"], seeds: int
+    ms_seed: Float[np.ndarray, "*batch"], ms_inner: Float[np.ndarray, "*batch"], seeds: int
 ) -> Float[np.ndarray, "*batch"]:
     """The seeds' mean square, no lower than bad luck makes it where seeds add no noise."""
     return np.maximum(ms_seed, ms_inner * chdtri(seeds - 1, 1 - LUCK) / (seeds - 1))

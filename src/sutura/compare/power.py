@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import chdtri, ndtr, stdtrit
 
 from sutura.compare.components import Components
@@ -117,9 +117,9 @@ def thresholds(
     ratio = chdtri(least, 1 - (np.arange(QUANTILES) + 0.5) / QUANTILES) / least
     if seeds == 1:
         return stdtrit(pictures - 1, 1 - level / 2) * np.sqrt(ratio)
-    of_seed = at_least(found.seed * ratio, np.float64(found.inner), seeds)
-    of_picture = np.float64(found.picture)
-    df = degrees(of_picture, of_seed, np.float64(found.inner), seeds, pictures)
+    inner, of_picture = np.full_like(ratio, found.inner), np.full_like(ratio, found.picture)
+    of_seed = at_least(found.seed * ratio, inner, seeds)
+    df = degrees(of_picture, of_seed, inner, seeds, pictures)
     more = found.picture - found.inner
     return stdtrit(df, 1 - level / 2) * np.sqrt((of_seed + more) / (found.seed + more))
 
@@ -147,7 +147,9 @@ def detectable(
         return 0.0
     limits = thresholds(noise, design, level)
     top = float(limits.max()) + 5.0
-    return error * float(brentq(lambda shift: _power(shift, limits) - power, 0.0, top, xtol=1e-6))
+    return error * float(
+        root_scalar(lambda shift: _power(shift, limits) - power, bracket=(0.0, top), xtol=1e-6).root
+    )
 
 
 def pictures_needed(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import ndtr, stdtr, stdtrit
 
 from sutura.compare.crossed import Crossed, crossed
@@ -97,7 +97,7 @@ def _centre(accuracy: float, scale: float, late: float, drop: float) -> float:
     def reached(centre: float) -> float:
         return float((1 - late) * ndtr(centre / scale) + late * ndtr((centre - drop) / scale)) - accuracy
 
-    return float(brentq(reached, -10 * scale, 10 * scale))
+    return float(root_scalar(reached, bracket=(-10 * scale, 10 * scale)).root)
 
 
 def pairs_of(run: Run) -> Crossed:
