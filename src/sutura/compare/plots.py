@@ -36,7 +36,7 @@ SMOOTHED = 0.04
 def plot_accuracy(standing: Standing, path: Path) -> None:
     """A dot and interval an encoder; floors and ceiling as bands, the wrong picture as a hollow dot."""
     arms = [*standing.encoders, *standing.untrained]
-    figure, axes = new_axes(7.2, 1.6 + 0.42 * max(len(arms), 2))
+    figure, axes = _axes(7.2, 1.6 + 0.42 * max(len(arms), 2))
     for arm in (*standing.floors, *([standing.ceiling] if standing.ceiling else [])):
         estimate, colour = standing.estimates[arm], _CONTROL[arm.condition]
         axes.axvline(100 * estimate.mean, color=colour, linestyle="--", linewidth=1.4, label=arm.label)
@@ -57,7 +57,7 @@ def plot_accuracy(standing: Standing, path: Path) -> None:
     axes.grid(axis="x", alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.62 / figure.get_figheight() - 0.08), ncols=3)
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def _dot(axes: Axes, standing: Standing, arm: Arm, row: int, *, filled: bool) -> None:
@@ -79,7 +79,7 @@ def plot_types(standing: Standing, path: Path) -> None:
         for j, arm in enumerate(arms):
             estimate = type_estimate(standing.scores, arm, types)
             shares[i, j] = np.nan if estimate is None else 100 * estimate.mean
-    figure, axes = new_axes(2.6 + 0.85 * len(arms), 1.5 + 0.34 * len(groups))
+    figure, axes = _axes(2.6 + 0.85 * len(arms), 1.5 + 0.34 * len(groups))
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for (i, j), value in np.ndenumerate(shares):
         if not np.isnan(value):
@@ -89,7 +89,7 @@ def plot_types(standing: Standing, path: Path) -> None:
     axes.set_yticks(range(len(groups)), list(groups))
     axes.set_title(f"{standing.scores.benchmark}: {standing.scores.metric} accuracy in %")
     figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def plot_losses(cells: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
@@ -111,7 +111,7 @@ def plot_losses(cells: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
             curves.setdefault(label, []).append(found)
     if not curves:
         return sorted(missing)
-    figure, axes = new_axes(7.2, 4.2)
+    figure, axes = _axes(7.2, 4.2)
     for number, (label, seeds) in enumerate(sorted(curves.items())):
         last = min(steps[-1] for steps, _ in seeds)
         grid = np.linspace(min(steps[0] for steps, _ in seeds), last, POINTS)
@@ -124,7 +124,7 @@ def plot_losses(cells: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
     axes.set_ylabel(f"training loss, mean over {SMOOTHED:.0%} of the run")
     axes.grid(alpha=0.3)
     axes.legend()
-    save_figure(figure, path)
+    _save(figure, path)
     return sorted(missing)
 
 
@@ -146,8 +146,7 @@ def _curve(path: Path) -> tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "s
     return steps, smooth(losses, max(1, round(SMOOTHED * len(losses))))
 
 
-def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure without a window, in inches, and its axes."""
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -156,7 +155,10 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """As PNG, the same bytes for the same figure."""
+def _save(figure: Figure, path: Path) -> None:
     with atomic_file(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight", metadata={"Software": None})
+
+
+#: For pictures drawn in other files: a figure of so many inches with its axes; a figure as PNG, always the same bytes.
+new_axes, save_figure = _axes, _save
