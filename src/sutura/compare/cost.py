@@ -74,8 +74,9 @@ COSTS: dict[str, Cost] = {
 }
 #: Times closer than this share are the same: cells share the machine with each other.
 CLOSE_TIMES = 0.25
-#: Costs that a place in the picture is worked out for. Measured times are not among them where counted work is.
-WEIGHED = ("flops", "params", "tokens", "latency")
+#: Costs that places are worked out for in a report. Times are not among them: the same work was measured at 14 and at
+#: 33 ms in cells of one busy machine (docs/results/layers.md).
+WEIGHED = ("flops", "params", "tokens")
 
 
 def costs_of(cells: Sequence[Cell], kind: str) -> dict[str, float]:
@@ -150,17 +151,19 @@ def pareto(standing: Standing, costs: Mapping[str, float], *, close: float = CLO
         standing: of a benchmark.
         costs: encoder → cost; encoders without one are left out.
         close: costs closer than this share of the larger count as equal; pooling to fewer tokens takes a few
-            operations of its own.
+            operations of its own. Nothing is dominated by what takes over 5 % more, however wide this is.
     """
 
-    def cheaper(a: Arm, b: Arm) -> bool:
-        return costs[a.encoder] < (1 - close) * costs[b.encoder]
+    def cheaper(a: Arm, b: Arm, by: float = close) -> bool:
+        return costs[a.encoder] < (1 - by) * costs[b.encoder]
 
     arms = [arm for arm in standing.encoders if arm.encoder in costs]
     places = []
     for arm in sorted(arms, key=lambda arm: (costs[arm.encoder], standing.encoders.index(arm))):
         others = [other for other in arms if other != arm]
-        better = tuple(o for o in others if not cheaper(arm, o) and _shown_above(standing, o, arm))
+        better = tuple(
+            o for o in others if not cheaper(arm, o, min(close, CLOSE)) and _shown_above(standing, o, arm)
+        )
         unsure = tuple(o for o in others if cheaper(o, arm) and not _shown_above(standing, arm, o))
         state = "dominated" if better else "open" if unsure else "undominated"
         places.append(Place(arm, costs[arm.encoder], standing.estimates[arm], state, better or unsure))
