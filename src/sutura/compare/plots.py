@@ -40,7 +40,7 @@ SMOOTHED = 0.04
 def plot_accuracy(standing: Standing, path: Path) -> None:
     """A dot and interval an encoder; floors and ceiling as bands, the wrong picture as a hollow dot."""
     arms = [*standing.encoders, *standing.untrained]
-    figure, axes = _axes(7.2, 1.6 + 0.42 * max(len(arms), 2))
+    figure, axes = new_axes(7.2, 1.6 + 0.42 * max(len(arms), 2))
     for arm in (*standing.floors, *([standing.ceiling] if standing.ceiling else [])):
         estimate, colour = standing.estimates[arm], _CONTROL[arm.condition]
         axes.axvline(100 * estimate.mean, color=colour, linestyle="--", linewidth=1.4, label=arm.label)
@@ -61,7 +61,7 @@ def plot_accuracy(standing: Standing, path: Path) -> None:
     axes.grid(axis="x", alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.62 / figure.get_figheight() - 0.08), ncols=3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _dot(axes: Axes, standing: Standing, arm: Arm, row: int, *, filled: bool) -> None:
@@ -83,7 +83,7 @@ def plot_types(standing: Standing, path: Path) -> None:
         for j, arm in enumerate(arms):
             estimate = type_estimate(standing.scores, arm, types)
             shares[i, j] = np.nan if estimate is None else 100 * estimate.mean
-    figure, axes = _axes(2.6 + 0.85 * len(arms), 1.5 + 0.34 * len(groups))
+    figure, axes = new_axes(2.6 + 0.85 * len(arms), 1.5 + 0.34 * len(groups))
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for (i, j), value in np.ndenumerate(shares):
         if not np.isnan(value):
@@ -93,7 +93,7 @@ def plot_types(standing: Standing, path: Path) -> None:
     axes.set_yticks(range(len(groups)), list(groups))
     axes.set_title(f"{standing.scores.benchmark}: {standing.scores.metric} accuracy in %")
     figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_pairs(standing: Standing, path: Path) -> None:
@@ -174,31 +174,11 @@ def plot_losses(cells: Sequence[Mapping[str, Any]], path: Path, read: Curves | N
         Names of stitches without a readable metrics file, which are not in the picture. When that is all of
         them, no picture is written.
     """
-<<<<<<< HEAD
     read = loss_curves(cells) if read is None else read
     if not read.curves:
         return list(read.missing)
     figure, axes = new_axes(7.2, 4.2)
     for number, curve in enumerate(read.curves):
-=======
-    curves: dict[str, list[tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "steps"]]]] = {}
-    missing = set()
-    for cell in cells:
-        label = Arm(str(cell.get("encoder")), str(cell.get("condition"))).label
-        where = cell.get("metrics_path")
-        found = _curve(Path(where)) if where and Path(where).is_file() else None
-        if found is None:
-            missing.add(label)
-        else:
-            curves.setdefault(label, []).append(found)
-    if not curves:
-        return sorted(missing)
-    figure, axes = _axes(7.2, 4.2)
-    for number, (label, seeds) in enumerate(sorted(curves.items())):
-        last = min(steps[-1] for steps, _ in seeds)
-        grid = np.linspace(min(steps[0] for steps, _ in seeds), last, POINTS)
-        losses = np.stack([np.interp(grid, steps, loss) for steps, loss in seeds])
->>>>>>> seen
         colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
         label = f"{curve.label} ({curve.seeds} seeds)"
         axes.plot(curve.steps, curve.mean, style, color=colour, label=label)
@@ -208,13 +188,8 @@ def plot_losses(cells: Sequence[Mapping[str, Any]], path: Path, read: Curves | N
     axes.set_ylabel(f"training loss, mean over {SMOOTHED:.0%} of the run")
     axes.grid(alpha=0.3)
     axes.legend()
-<<<<<<< HEAD
     save_figure(figure, path)
     return list(read.missing)
-=======
-    _save(figure, path)
-    return sorted(missing)
->>>>>>> seen
 
 
 def smooth(values: Float[np.ndarray, "steps"], window: int) -> Float[np.ndarray, "steps"]:
@@ -235,7 +210,8 @@ def _curve(path: Path) -> tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "s
     return steps, smooth(losses, max(1, round(SMOOTHED * len(losses))))
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure without a window, in inches, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -244,7 +220,6 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-<<<<<<< HEAD
 def save_figure(figure: Figure, path: Path) -> None:
     """As PNG under the path given and as SVG beside it; neither holds a date or a number drawn at random."""
     import matplotlib
@@ -257,12 +232,3 @@ def save_figure(figure: Figure, path: Path) -> None:
         atomic_file(drawing) as temporary,
     ):
         figure.savefig(temporary, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-=======
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, bbox_inches="tight", metadata={"Software": None})
-
-
-#: For pictures drawn in other files: a figure of so many inches with its axes; a figure as PNG, always the same bytes.
-new_axes, save_figure = _axes, _save
->>>>>>> seen
