@@ -48,8 +48,8 @@ def thumbnails(pictures: np.ndarray, cut: int = 0) -> np.ndarray:
 
 def hashes(small: np.ndarray, rng: np.random.Generator) -> PictureHashes:
     """Thumbnails with hashes of random bits: what the comparison of hashes costs does not depend on them."""
-    bits = [rng.integers(0, 2**64, len(small), np.uint64) for _ in range(2)]
-    return PictureHashes([str(n) for n in range(len(small))], *bits, small, [])
+    exact, perceptual = (rng.integers(0, 2**64, len(small), np.uint64) for _ in range(2))
+    return PictureHashes([str(n) for n in range(len(small))], exact, perceptual, small, [])
 
 
 def brute_force(test: np.ndarray, train: np.ndarray) -> int:
@@ -93,7 +93,8 @@ def main(arguments: list[str]) -> None:
         took, worked = time.perf_counter() - began, time.process_time() - busy
         total, work = total + took, work + worked
         print(f"{name}: {took:.1f} s, {worked:.1f} s of processor time, {len(found):,} test pictures matched")
-    right = sum(str(n) in {one.picture for one in found.get(str(n), ())} for n in range(planted))
+    found = {name: {str(one[0]) for one in copies} for name, copies in found.items()}
+    right = sum(str(n) in found.get(str(n), ()) for n in range(planted))
     print(
         f"all: {total:.1f} s, {work:.1f} s of processor time; {right} of {planted} mirrored and cropped copies "
         f"found, {len(found) - right} others matched"

@@ -43,7 +43,8 @@ def encoded(image: Image.Image, quality: int) -> Image.Image:
 
 def resized(image: Image.Image, factor: float) -> Image.Image:
     """By a factor, bicubic."""
-    return image.resize(tuple(max(8, round(factor * side)) for side in image.size), Image.Resampling.BICUBIC)
+    wide, high = (max(8, round(factor * side)) for side in image.size)
+    return image.resize((wide, high), Image.Resampling.BICUBIC)
 
 
 def cropped(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
