@@ -43,7 +43,8 @@ def encoded(image: Image.Image, quality: int) -> Image.Image:
 
 def resized(image: Image.Image, factor: float) -> Image.Image:
     """By a factor, bicubic."""
-    return image.resize(tuple(max(8, round(factor * side)) for side in image.size), Image.Resampling.BICUBIC)
+    wide, high = (max(8, round(factor * side)) for side in image.size)
+    return image.resize((wide, high), Image.Resampling.BICUBIC)
 
 
 def cropped(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
@@ -55,11 +56,8 @@ def cropped(image: Image.Image, left: float, top: float, right: float, bottom: f
 
 def warmed(image: Image.Image, by: float) -> Image.Image:
     """Red up, blue down."""
-    red, green, blue = image.split()
-    up, down = (
-        channel.point(lambda v, k=k: min(255, v * k)) for channel, k in ((red, 1 + by), (blue, 1 - by))
-    )
-    return Image.merge("RGB", (up, green, down))
+    levels = [[min(255, round(value * factor)) for value in range(256)] for factor in (1 + by, 1, 1 - by)]
+    return image.point([value for channel in levels for value in channel])
 
 
 ALTERATIONS: dict[str, Alter] = {
@@ -129,15 +127,13 @@ def pooled(sets: list[VqaData]) -> tuple[PictureHashes, dict[str, VqaData]]:
     """Hashes of several sets as one, each picture with other pixels once."""
     parts = [picture_hashes(data) for data in sets]
     ids = [f"{n}/{name}" for n, part in enumerate(parts) for name in part.ids]
-    whole = [
+    exact, perceptual, small = (
         np.concatenate(columns)
         for columns in zip(*((p.exact, p.perceptual, p.thumbnails) for p in parts), strict=True)
-    ]
-    _, first = np.unique(whole[0], return_index=True)
-    first = np.sort(first)
-    return PictureHashes([ids[i] for i in first], *(column[first] for column in whole), []), {
-        str(n): data for n, data in enumerate(sets)
-    }
+    )
+    first = np.sort(np.unique(exact, return_index=True)[1])
+    pool = PictureHashes([ids[i] for i in first], exact[first], perceptual[first], small[first], [])
+    return pool, {str(n): data for n, data in enumerate(sets)}
 
 
 def main(arguments: list[str]) -> None:

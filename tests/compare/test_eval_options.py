@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from compare.pictures import gathered, one, spots
 from sutura.compare.load import at_most
 from sutura.compare.single import evaluate_saved
 from sutura.core.errors import UserError
@@ -13,6 +15,7 @@ from sutura.data.vqa import load_vqa
 from sutura.encoders import load_encoder
 from sutura.evals.config import EvaluateConfig
 from sutura.evals.ledger import read_ledger
+from sutura.evals.training_record import RECORD, make_record, write_record
 from sutura.stitch.bundle import StitchConfig, build_stitch
 from sutura.stitch.language import LlmConfig
 from tiny_models import save_language_model
@@ -53,6 +56,33 @@ def test_one_encoder_and_a_few_questions(folder: Path, tmp_path: Path) -> None:
     assert found == {("mae", "picture"), ("mae", "wrong-picture")}
     with pytest.raises(UserError, match=r"no stitch|No stitch here has the encoder 'dino'"):
         ask(folder, tmp_path, encoder="dino")
+
+
+def test_scores_stand_again_without_what_was_trained_on(folder: Path, tmp_path: Path) -> None:
+    """A stitch that remembers one of the three test pictures, under another name."""
+    data = load_vqa({"source": "world", "split": "test", "limit": 3, "questions_per_picture": 2})
+    seen = gathered(
+        "seen",
+        [one("mine", data.pictures[1].image.open()), *(one(f"{n}", i) for n, i in enumerate(spots(3)))],
+    )
+    stitch = tmp_path / "clip"
+    shutil.copytree(folder / "clip", stitch)
+    write_record(stitch / RECORD, make_record(seen))
+    limits, short = ["limit=3", "questions_per_picture=2"], EvaluateConfig(max_new_tokens=2)
+    text = evaluate_saved([stitch], "world/test", limits, config=short)
+    assert (
+        "1 of 3 pictures (33.3%) of world/test are in seen/seen (1 with the same pixels; 1 of these under"
+        in text
+    )
+    whole, left = text.split("Without the 2 questions about pictures that were trained on:")
+    assert [line.split("|")[4].strip() for line in whole.splitlines() if line.startswith("| clip")] == [
+        "6",
+        "6",
+    ]
+    assert [line.split("|")[4].strip() for line in left.splitlines() if line.startswith("| clip")] == [
+        "4",
+        "4",
+    ]
 
 
 def test_so_many_questions_and_no_more() -> None:

@@ -299,7 +299,7 @@ def test_saved_stitches_stand_beside_majority_and_blind(finished: Path, tmp_path
     seen = evaluate_saved(
         folders[:1], "world/test", ["split=train", *test], allow_training=True, config=short
     )
-    assert "6 of 6 pictures of world/train are in world/train (6 with the same pixels" in seen
+    assert "6 of 6 pictures (100.0%) of world/train are in world/train (6 with the same pixels" in seen
     assert "No blind stitch was given" in seen
 
 

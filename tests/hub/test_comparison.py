@@ -63,7 +63,7 @@ def test_thumbnails_of_training_pictures_stay_and_that_is_said(pushed: Pushed, t
     assert list(pushed.runs.rglob(f"stitch/{RECORD}")), "there is something to leave out"
     assert not [name for name in pushed.hub.repos["model", "me/toy"].files if name.endswith(RECORD)]
     assert f"{RECORD} stays here" in " ".join(pushed.said.split())
-    assert "16 × 16 thumbnails" in pushed.hub.repos["model", "me/toy"].files["README.md"].decode()
+    assert "32 × 32 thumbnails" in pushed.hub.repos["model", "me/toy"].files["README.md"].decode()
     stitch = next(pushed.runs.glob("cells/*/stitch"))
     push(stitch, "me/with-thumbnails", thumbnails=True)
     assert [name for name in pushed.hub.repos["model", "me/with-thumbnails"].files if name.endswith(RECORD)]

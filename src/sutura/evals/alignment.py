@@ -61,8 +61,7 @@ def compare(one: UInt8[np.ndarray, "pairs 32 32 3"], other: UInt8[np.ndarray, "p
 
     Source: Lucas and Kanade 1981, "An iterative image registration technique"; Baker and Matthews 2004.
     """
-    pictures = [_smooth(each.astype(np.float32)) for each in (one, other)]
-    halves = [halved(grey(each)) for each in pictures]
+    halves = [halved(_smooth(grey(each))) for each in (one, other)]
     placing = np.tile(np.array([1, 0, 1, 0], np.float32), (len(one), 1))
     brightness = np.ones(len(one), np.float32)
     for least in (0.0, _HOPEFUL):  # two steps show which pairs are worth two more
@@ -83,7 +82,7 @@ def compare(one: UInt8[np.ndarray, "pairs 32 32 3"], other: UInt8[np.ndarray, "p
     if len(worth):
         placing = placing[worth]
         placing[:, 1::2] *= 2  # cells of the whole resolution
-        a, b = (each[worth] for each in pictures)
+        a, b = (_smooth(each[worth].astype(np.float32)) for each in (one, other))
         ways = [_finely(a, b, placing), _finely(b, a, _turned(placing))]
         better = ways[0][1] >= ways[1][1]
         for into, ahead, back in zip(fit, *ways, strict=True):

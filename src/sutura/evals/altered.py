@@ -66,7 +66,7 @@ def altered_matches(
         pairs = [(train.thumbnails, j[part], ours, i[part]) for part in parts]
         with ThreadPoolExecutor(cpu_count()) as pool:
             for (_, j_part, _, i_part), fit in zip(pairs, pool.map(_compare, pairs), strict=True):
-                for at in np.flatnonzero(fit.same):
+                for at in np.flatnonzero(fit.same).tolist():
                     one, other = test.ids[rows[i_part[at]]], train.ids[j_part[at]]
                     found.setdefault(one, {}).setdefault(other, fit.how(at, mirrored))
     return {name: tuple(Copy(*pair) for pair in sorted(pairs.items())) for name, pairs in found.items()}
