@@ -104,6 +104,7 @@ def test_no_command_is_missing_here() -> None:
         (["pull", "org/name"], "the Hub cannot be reached"),
         (["export", "nowhere", "--out", "here"], "is no stitch"),
         (["report", "nowhere"], "nowhere"),
+        (["report", "a", "b"], "say where it goes: --into"),
         (["zoo", "build", "clpi"], "Did you mean 'clip'"),
     ],
 )
