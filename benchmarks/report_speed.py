@@ -2,7 +2,7 @@
 
     python benchmarks/report_speed.py --encoders 9 --seeds 5 --items 20000
 
-Ledgers of random scores, with a wrong picture and a blind run beside every encoder, long answers, and photographs of noise, which
+Ledgers of random scores, with a wrong picture beside every encoder, long answers, and photographs of noise, which
 compress worst. Prints the time of statistics, tables, plots and page, and its ratio to checking the same rows once.
 """
 

@@ -111,7 +111,10 @@ def test_no_connection_is_opened(tmp_path: Path, page: Path) -> None:
     threading.Thread(target=listen, daemon=True).start()
     quiet = ("--disable-background-networking", "--disable-component-update", "--no-first-run")
     proxy = f"--proxy-server=127.0.0.1:{server.getsockname()[1]}"
-    ask = "new Image().src = 'http://example.invalid/picture'; new Promise(done => setTimeout(done, 500))"
+    ask = (
+        "new Promise(done => { const i = new Image(); i.onload = i.onerror = () => done(1); "
+        "i.src = 'http://example.invalid/picture'; })"
+    )
     open_page = tmp_path / "open.html"
     open_page.write_text(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text()))
     with browser(tmp_path / "profile", proxy, *quiet) as tab:
