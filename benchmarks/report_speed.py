@@ -1,125 +1,152 @@
-"""Time and memory of statistics and report for a large comparison, from ledgers on disk.
+"""Both reports of a large comparison: seconds, peak memory, and the size of the page.
 
-    python benchmarks/report_speed.py [--encoders 9] [--seeds 5] [--items 20000] [--per-picture 5] [--controls]
+    python benchmarks/report_speed.py --encoders 9 --seeds 5 --items 20000
 
-Simulated ledgers, one a cell, are written into a temporary folder; then they are read, checked and reported. Prints
-seconds of each part and the process's peak memory (resident, making the ledgers left out: they are written by a
-process of their own). `--controls` adds the wrong picture of every cell, blind runs and the most frequent answer.
+Ledgers of random scores, with a wrong picture beside every encoder, long answers, and photographs of noise, which
+compress worst. Prints the time of statistics, tables, plots and page, and its ratio to checking the same rows once.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from PIL import Image
 
-from sutura.evals.ledger import SCHEMA, write_ledger
+from sutura.compare.report import write_report
+from sutura.compare.report_page import Pictures
+from sutura.core.doctor import machine
+from sutura.data.samples import BytesPicture, PictureTurns, Sample, make_data
+from sutura.evals.ledger import SCHEMA, check_ledger
 
-#: Peak megabytes and seconds that are allowed.
-SECONDS, MEGABYTES = 60, 2048
+BENCHMARK = "local:large"
+FAMILIES = ("exist", "count", "compare", "colour", "shape", "size", "material", "side", "chain")
+PER_PICTURE = 5
+STEPS = 5000
 
 
-def make(folder: Path, encoders: int, seeds: int, items: int, per_picture: int, controls: bool) -> None:
-    """Ledgers of encoders a point apart, seeds 2 points apart; twelve kinds of question."""
+def questions(count: int) -> list[Sample]:
+    """Items with their families; pictures are given later."""
+    nothing = BytesPicture(b"")
+    return [
+        Sample(
+            nothing,
+            f"how many things of kind {i} are there in the picture?",
+            ("yes",),
+            f"p{i // PER_PICTURE}",
+            f"p{i // PER_PICTURE}/{i % PER_PICTURE}",
+            FAMILIES[i % len(FAMILIES)],
+        )
+        for i in range(count)
+    ]
+
+
+def noise(index: int) -> BytesPicture:
+    """A photograph that compresses badly."""
+    pixels = np.random.default_rng(index).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=90)
+    return BytesPicture(out.getvalue())
+
+
+def ledger(samples: list[Sample], encoders: int, seeds: int) -> pl.DataFrame:
+    """One row an answer of every encoder, seed and condition."""
     rng = np.random.default_rng(0)
-    hard = rng.normal(0, 0.3, items)
-    kinds = [f"kind {k}" for k in range(12)]
     base = pl.DataFrame(
         {
-            "item_id": [f"picture-{i // per_picture:06d}/question-{i % per_picture}" for i in range(items)],
-            "image_id": [f"picture-{i // per_picture:06d}" for i in range(items)],
-            "question_type": [kinds[i % 12] for i in range(items)],
-            "question": [
-                f"How many of the {i % 997} things are to the left of the others?" for i in range(items)
-            ],
-            "references": [[str(i % 10)] for i in range(items)],
+            "item_id": [s.item_id for s in samples],
+            "image_id": [s.image_id for s in samples],
+            "question_type": [s.question_type for s in samples],
+            "question": [s.question for s in samples],
+            "references": [list(s.answers) for s in samples],
         }
     )
-    arms = [(f"encoder-{e}", "picture", 0.5 + 0.01 * e) for e in range(encoders)]
-    if controls:
-        arms += [(f"encoder-{e}", "wrong-picture", 0.35) for e in range(encoders)]
-        arms += [("none", "blind", 0.35), ("none", "majority", 0.3)]
-    for encoder, condition, level in arms:
-        for seed in range(1 if condition == "majority" else seeds):
-            right = rng.random(items) < np.clip(level + hard + rng.normal(0, 0.02), 0, 1)
-            score = right.astype(float)
-            rows = base.with_columns(
-                run=pl.lit(f"{encoder}-{condition}-{seed}"),
-                encoder=pl.lit(encoder),
-                seed=pl.lit(seed),
-                condition=pl.lit(condition),
-                benchmark=pl.lit("world/test"),
-                prediction=pl.Series(np.where(right, [str(i % 10) for i in range(items)], "none")),
-                exact=pl.Series(score),
-                lenient=pl.Series(score),
-                token_f1=pl.Series(score),
-                numeric=pl.lit(None, pl.Float64),
-                vqa=pl.lit(None, pl.Float64),
-                likelihood=pl.lit(None, pl.Float64),
-                empty=pl.lit(False),
-                stopped=pl.lit(True),
-            )
-            name = f"{encoder}-{condition}-{seed}.parquet"
-            write_ledger(folder / name, rows.select(list(SCHEMA)), {"protocol": "1"})
+    hard = np.repeat(rng.normal(0, 0.15, len(samples) // PER_PICTURE + 1), PER_PICTURE)[: len(samples)]
+    arms = [(f"encoder-{e}", "picture", 0.5 + 0.03 * e) for e in range(encoders)]
+    arms += [(f"encoder-{e}", "wrong-picture", 0.35) for e in range(encoders)] + [("none", "blind", 0.36)]
+    runs = [(*arm, seed) for arm in arms for seed in range(seeds)] + [("none", "majority", 0.33, 0)]
+    frames = []
+    for encoder, condition, skill, seed in runs:
+        right = rng.random(len(samples)) < np.clip(skill + hard, 0, 1)
+        score = right.astype(np.float64)
+        said = np.where(right, "yes", f"no, and {encoder} says at length why it is not so, seed {seed}")
+        columns: dict[str, Any] = {
+            "run": f"{encoder}-{condition}-{seed}",
+            "encoder": encoder,
+            "seed": seed,
+            "condition": condition,
+            "benchmark": BENCHMARK,
+            "prediction": pl.Series(said),
+            "empty": False,
+            "stopped": True,
+            **dict.fromkeys(("exact", "lenient", "token_f1"), pl.Series(score)),
+            **dict.fromkeys(("numeric", "vqa", "likelihood")),
+        }
+        named = {
+            name: value if isinstance(value, pl.Series) else pl.lit(value, SCHEMA[name])
+            for name, value in columns.items()
+        }
+        frames.append(base.with_columns(**named).select(list(SCHEMA)))
+    return pl.concat(frames)
 
 
-def peak() -> float:
-    """Megabytes that this process held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def measure(folder: Path) -> None:
-    """Read, compute and report, with the time of each."""
-    from sutura.compare.aggregate import aggregate
-    from sutura.compare.ranking import ranking_table
-    from sutura.compare.report import standings_of, write_report
-    from sutura.evals.ledger import read_ledgers
-
-    print(f"imports: {peak():.0f} MB")
-    began = time.perf_counter()
-    frame = read_ledgers(sorted(folder.glob("*.parquet")))
-    read = time.perf_counter()
-    print(f"reading {len(frame):,} rows: {read - began:.1f} s, peak {peak():.0f} MB", flush=True)
-    (standing,) = standings_of(frame, {}, {})
-    computed = time.perf_counter()
-    print(f"statistics: {computed - read:.1f} s, peak {peak():.0f} MB", flush=True)
-    ranking_table(standing)
-    aggregate([standing, standing])
-    ranked = time.perf_counter()
-    print(f"ranks, and two benchmarks together: {ranked - computed:.1f} s, peak {peak():.0f} MB", flush=True)
-    del standing
-    write_report(folder / "report", frame, [], {}, {})
-    whole = time.perf_counter()
-    print(f"report.md with plots and tables: {whole - ranked:.1f} s, peak {peak():.0f} MB")
-    total = read - began + whole - ranked
-    kept = total <= SECONDS and peak() <= MEGABYTES
-    print(
-        f"reading and report: {total:.1f} s, peak {peak():.0f} MB ({'within' if kept else 'OVER'} 60 s and 2 GB)"
-    )
+def cells(folder: Path, encoders: int, seeds: int) -> list[dict[str, Any]]:
+    """What the cells would have left, with their losses."""
+    found = []
+    for encoder in range(encoders):
+        for seed in range(seeds):
+            metrics = folder / f"{encoder}-{seed}.jsonl"
+            lines = (json.dumps({"step": k, "loss": 3 / k + 0.1 * encoder}) for k in range(1, STEPS))
+            metrics.write_text("\n".join(lines) + "\n")
+            facts = {"params": 10 ** (6 + encoder % 3), "num_tokens": 64 * (1 + encoder % 3)}
+            about = {"encoder": f"encoder-{encoder}", "condition": "picture", "seed": seed}
+            loss = {"first": 3.0, "final_mean": 0.3, "final_sd": 0.1, "window": 50}
+            more = {"hash": metrics.stem, "encoder_facts": facts, "loss": loss, "metrics_path": str(metrics)}
+            found.append({**about, **more, "seconds": {"train": 100.0 + encoder}})
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoders", type=int, default=9)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--items", type=int, default=20_000)
-    parser.add_argument("--per-picture", type=int, default=5)
-    parser.add_argument("--controls", action="store_true")
-    parser.add_argument("--only-make", type=Path)
-    given = parser.parse_args()
-    if given.only_make:
-        make(given.only_make, given.encoders, given.seeds, given.items, given.per_picture, given.controls)
-        return
+    arguments = parser.parse_args()
+    samples = questions(arguments.items)
+    rows = ledger(samples, arguments.encoders, arguments.seeds)
+    began = time.perf_counter()
+    check_ledger(rows)
+    checked = time.perf_counter() - began
+    pictures = [
+        PictureTurns(f"p{k}", noise(k % 500), tuple(samples[k * PER_PICTURE : (k + 1) * PER_PICTURE]))
+        for k in range((len(samples) + PER_PICTURE - 1) // PER_PICTURE)
+    ]
+    data = make_data("large", "test", pictures, content=(p.image_id for p in pictures))
     with tempfile.TemporaryDirectory() as name:
-        subprocess.run([sys.executable, *sys.argv, "--only-make", name], check=True)
-        measure(Path(name))
+        folder = Path(name)
+        known = cells(folder, arguments.encoders, arguments.seeds)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        began = time.perf_counter()
+        finder = Pictures(loaded={BENCHMARK: data})
+        path = write_report(folder / "report", rows, known, {}, {"name": "large"}, pictures=finder)
+        seconds = time.perf_counter() - began
+        size = path.with_suffix(".html").stat().st_size
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(machine())
+    print(
+        f"{len(rows):,} rows of {arguments.encoders} encoders, {arguments.seeds} seeds, {arguments.items:,} items"
+    )
+    print(f"both reports {seconds:.1f} s, {seconds / checked:.1f} times checking the rows ({checked:.1f} s)")
+    print(f"peak memory {peak:.2f} GiB ({before:.2f} GiB of it before); report.html {size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ def test_no_command_is_missing_here() -> None:
         (["report", "nowhere"], "nowhere"),
         (["encoders", "compare", "nowhere.png", "--encoders", "zoo:clip", "zoo:mae"], "no picture or folder"),
         (["encoders", "compare", "nowhere.png", "--encoders", "zoo:clip"], "nothing to compare"),
+        (["report", "a", "b"], "say where it goes: --into"),
         (["zoo", "build", "clpi"], "Did you mean 'clip'"),
     ],
 )

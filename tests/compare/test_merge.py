@@ -26,7 +26,11 @@ def test_encoders_of_two_comparisons_stand_in_one_report(tmp_path: Path) -> None
     assert rows_of(tmp_path / "both")["encoder"].sort().to_list() == ["clip", "vit"]
     # Both trained the same blind cell; it is one arm with its own seeds, not two.
     assert "| *blind* |" in text
-    for part in ("sutura compare name=first", "sutura compare name=second", "sutura report", "--into"):
+    for part in (
+        "sutura compare name=first",
+        "sutura compare name=second",
+        "report first second --into DIRECTORY",
+    ):
         assert part in text, part
     page = (tmp_path / "both" / "report.html").read_text()
     assert "data:image/webp" in page
@@ -38,6 +42,17 @@ def test_further_seeds_of_one_encoder_are_pooled(tmp_path: Path) -> None:
     more = make_comparison(tmp_path, "more", seeds=(1, 2))
     merge([few, more], tmp_path / "all", pictures=False)
     assert rows_of(tmp_path / "all")["seeds"].to_list() == [3, 3]
+
+
+def test_a_merged_report_does_not_depend_on_its_place(tmp_path: Path) -> None:
+    pair = [make_comparison(tmp_path, "one", encoders={"clip": 0.9}), make_comparison(tmp_path, "two")]
+    for place in ("here", "there/deeper"):
+        merge(pair, tmp_path / place, pictures=False)
+    for name in ("report.md", "report.html", "plots/loss.svg"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there/deeper" / name).read_bytes(), (
+            name
+        )
+    assert str(tmp_path) not in (tmp_path / "here" / "report.html").read_text()
 
 
 def test_one_name_for_two_trainings_is_told_apart(tmp_path: Path) -> None:

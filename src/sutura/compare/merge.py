@@ -62,7 +62,7 @@ def merge(directories: Sequence[Path], into: Path, *, pictures: bool = True) -> 
     frame = _rows(found, renamed)
     cells = _cells(found, renamed)
     config = {"merged": {name: comparison.config for name, comparison in found.items()}}
-    notes = _notes(found, renamed, directories, into)
+    notes = _notes(found, renamed)
     finder = _pictures(found) if pictures else None
     return write_report(into.resolve(), frame, cells, config, notes, pictures=finder)
 
@@ -190,12 +190,7 @@ def _cells(found: Mapping[str, Comparison], renamed: NewNames) -> list[dict[str,
     return list(cells.values())
 
 
-def _notes(
-    found: Mapping[str, Comparison],
-    renamed: NewNames,
-    directories: Sequence[Path],
-    into: Path,
-) -> dict[str, Any]:
+def _notes(found: Mapping[str, Comparison], renamed: NewNames) -> dict[str, Any]:
     """Notes of all comparisons, each sentence with its comparison where they differ."""
     notes = {run: comparison.notes for run, comparison in found.items()}
 
@@ -223,7 +218,7 @@ def _notes(
     if any(other != versions[0] for other in versions):
         remarks.append("The comparisons were run under different versions of the libraries.")
     commands = [str(own["command"]) for own in notes.values() if own.get("command")]
-    own = " ".join(["sutura report", *map(str, directories), "--into", str(into)])
+    own = f"sutura report {' '.join(found)} --into DIRECTORY"
     return {
         "name": " + ".join(found),
         "command": "\n".join([*commands, own]),

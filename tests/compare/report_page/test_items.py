@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from sutura.compare.report_page.items import LONGEST, Item, choose, kinds_of
 from sutura.compare.report_page.pictures import Pictures, thumbnails
 from sutura.compare.scores import Arm
 from sutura.compare.standing import stand
+from sutura.core.errors import UserError
 from sutura.data.samples import BytesPicture, Sample
 from sutura.data.vqa import load_vqa
 from sutura.data.world_vqa import ScenePicture, scene_turns
@@ -136,6 +138,29 @@ def test_pictures_of_files_are_found_and_their_absence_is_told(tmp_path: Path) -
     assert found == {}
     assert "no JSON-lines file" in said
     assert "does not say where" in pictures.find("other", [asked(sample, "other")])[1]
+
+
+def test_a_report_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets.config
+
+    from sutura.compare.report_page import pictures as module
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    asked_for = []
+
+    def load(source: dict[str, object]) -> None:
+        asked_for.append(source["path"])
+        raise UserError("read from the cache")
+
+    monkeypatch.setattr(module, "load_vqa", load)
+    data = {"source": "parquet", "path": "hf:Some-One/MySet", "split": "test"}
+    pictures = Pictures({"local:hub": {"benchmark": "local:hub", "data": data}})
+    (sample,) = scene_turns(ScenePicture(0, "test", 0), 1).samples
+    assert "a report downloads nothing" in pictures.find("local:hub", [asked(sample, "local:hub")])[1]
+    assert asked_for == []
+    (tmp_path / "Some-One___my_set").mkdir()
+    assert "read from the cache" in pictures.find("local:hub", [asked(sample, "local:hub")])[1]
+    assert asked_for == ["hf:Some-One/MySet"]
 
 
 def test_thumbnails_keep_their_budget() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sutura.compare.report_page.markup import tag
-from sutura.compare.report_page.scale import Scale, around, number, short
+from sutura.compare.report_page.scale import Scale, around, key, number, short
 
 
 def test_places_by_hand() -> None:
@@ -44,6 +44,11 @@ def test_numbers_are_short() -> None:
         "8.6 B",
         "0.25",
     ]
+
+
+def test_no_two_of_many_series_look_alike() -> None:
+    keys = [str(key(index, "", line=line)) for line in (True, False) for index in range(20)]
+    assert len(set(keys)) == len(keys)
 
 
 def test_elements_escape_what_is_not_markup() -> None:

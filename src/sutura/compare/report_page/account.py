@@ -48,7 +48,7 @@ def leakage_section(view: View, overlaps: dict[str, Any], aside: dict[str, dict[
         content = Table(("data", "reason", "count"), tuple(rows))
         parts.append(table(content, caption="What was set aside or converted, and why", words=2))
     if clean:
-        parts.append(paragraph(f"Nothing: {'; '.join(clean)}.", class_="hint"))
+        parts.append(folded(f"Nothing was set aside in {len(clean)} of {len(aside)} parts", bullets(clean)))
     return Section("leakage", "Leakage and inputs", join(parts), "Leakage")
 
 
@@ -74,21 +74,21 @@ def matching_section(view: View) -> Section | None:
                     "learned."
                 ),
                 bullets([*between, *sentences, *unchecked]),
-                _facts(view, compared),
+                _facts(view, compared, sentences),
             ]
         ),
         "Not matched",
     )
 
 
-def _facts(view: View, compared: list[str]) -> Markup:
-    """Facts down, encoders across; those that differ are marked."""
+def _facts(view: View, compared: list[str], sentences: list[str]) -> Markup:
+    """Facts down, encoders across; those that are not matched are marked."""
     rows = []
     for key, title in {**CONFOUNDERS, **_ALSO}.items():
         values = [show_fact(key, view.facts.get(name, {}).get(key)) for name in compared]
         if set(values) == {"–"}:
             continue
-        differs = len(set(values)) > 1
+        differs = any(sentence.startswith(f"Not matched – {title}:") for sentence in sentences)
         cells = [tag("td", value, class_="w") for value in values]
         note = tag("small", "differs") if differs else None
         head = tag("th", title, " ", note, scope="row", class_="w")

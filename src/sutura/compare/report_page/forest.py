@@ -70,7 +70,8 @@ def _row(gap: Difference, scale: Scale) -> Markup:
         parts += whisker(scale, 100 * gap.low, 100 * gap.high, middle)
     shape = tag("path", d="M-5-5H5V5H-5Z", class_="gap" if gap.shown else "gap hollow")
     parts.append(tag("svg", shape, x=scale.percent(100 * gap.difference), y=number(middle), class_="at"))
-    name = f"{gap.a.label} − {gap.b.label}"
+    same = gap.a.encoder == gap.b.encoder
+    name = gap.a.label if same else f"{gap.a.label} − {gap.b.label}"
     words = f"{name}: {gap_cell(gap).removesuffix(' *')} points, {'shown' if gap.shown else 'not shown'}"
     p = gap.p if gap.p_adjusted is None else gap.p_adjusted
     small = None if p is None else tag("small", "p < 0.001" if p < 0.001 else f"p = {p:.3f}")

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from sutura.compare.report_page.items import Item
 from sutura.core.errors import UserError
 from sutura.data.images import BadPicture
+from sutura.data.places import hub_path
 from sutura.data.samples import Picture, VqaData
 from sutura.data.vqa import load_vqa
 from sutura.data.world_vqa import QUESTIONS, ScenePicture, scene_turns
@@ -72,7 +74,31 @@ class Pictures:
         if row.data.get("source") == "world":
             count = int(row.data.get("questions_per_picture") or QUESTIONS)
             return {item.item_id: scene for item in items if (scene := _scene(item, count)) is not None}
+        _refuse_download(row.data)
         return _looked_up(load_vqa({**row.data, "verify": False}), items)
+
+
+def _refuse_download(data: Mapping[str, Any]) -> None:
+    """A report downloads nothing. Raises UserError for a set of the Hub that `datasets` has not on disk."""
+    for part in data.get("parts") or ():
+        _refuse_download(part)
+    given = data.get("path") or ()
+    paths = [given] if isinstance(given, str) else list(given)
+    names = [name for path in paths if (name := hub_path(path)).startswith("hf:")]
+    for name in (name.removeprefix("hf:") for name in names):
+        if data.get("stream") is not None or not _on_disk(name):
+            raise UserError(
+                f"{name} lies on the Hub and its rows are not in this machine's cache; a report downloads nothing."
+            )
+
+
+def _on_disk(name: str) -> bool:
+    """Whether `datasets` has prepared a set of the Hub before; it keeps it in a folder of much the same name."""
+    from datasets import config
+
+    wanted = re.sub(r"\W|_", "", name).lower()
+    folders = Path(config.HF_DATASETS_CACHE)
+    return folders.is_dir() and any(re.sub(r"\W|_", "", f.name).lower() == wanted for f in folders.iterdir())
 
 
 def _looked_up(data: VqaData, items: Sequence[Item]) -> dict[str, Picture]:

@@ -100,7 +100,8 @@ def short(value: float) -> str:
 
 def mark(x: str, y: float, index: int, *, hollow: bool = False) -> Markup:
     """The mark of a series at a place."""
-    shape = tag("path", d=SHAPES[index % len(SHAPES)], class_=f"mark s{index % COLOURS}{' hollow' * hollow}")
+    form = SHAPES[(index + index // COLOURS) % len(SHAPES)]  # colours come again with another form
+    shape = tag("path", d=form, class_=f"mark s{index % COLOURS}{' hollow' * hollow}")
     return tag("svg", shape, x=x, y=number(y), class_="at")
 
 
@@ -119,7 +120,7 @@ def key(index: int, label: str, *, line: bool = False, note: str = "", hollow: b
 
 def dash(index: int) -> dict[str, object]:
     """How a series' line is broken, so that it is known without its colour."""
-    broken = DASHES[(index // COLOURS + index) % len(DASHES)]
+    broken = DASHES[(index + 2 * (index // COLOURS)) % len(DASHES)]
     return {"stroke_dasharray": broken} if broken else {}
 
 
