@@ -116,7 +116,11 @@ def test_checkpointing_and_a_smaller_micro_batch_hold_less() -> None:
 def test_a_queue_is_held_and_the_average_towers_run_too() -> None:
     base = ("average.decay=0.9", "loss.contrastive=infonce", "phases=[{alpha: 0.0, beta: 1.0}]")
     without, with_queue = plan_of("jepa/tiny", *base), plan_of("jepa/tiny", *base, "loss.queue=4096")
-    assert with_queue.stages[0].beside >= 2 * 4096 * 128 * 4
+    rows, stage, bare = 128, with_queue.stages[0], without.stages[0]
+    assert stage.cost.weights - bare.cost.weights == 2 * 4096 * 128 * 4 + 8 * 4096 + 8
+    logits = 2 * 4 * rows * 4096  # both ways, each with what the softmax keeps of it
+    assert stage.cost.activations - bare.cost.activations >= 2 * logits
+    assert stage.cost.forward - bare.cost.forward >= 2 * 2 * rows * 4096 * 128
     assert with_queue.stages[0].cost.forward > 1.5 * without.stages[0].cost.forward
 
 
@@ -192,6 +196,54 @@ def test_the_command_takes_them_and_refuses_what_it_cannot_know() -> None:
         planned("jepa/tiny", ["start.vision=hf:openai/clip-vit-base-patch16", "dim=512"])
     with pytest.raises(UserError, match="open_clip knows no model"):
         planned("jepa/tiny", ["start.vision=open_clip:ViT-Z-99/none"])
+
+
+def transformer(tokens: int, width: int, depth: int) -> int:
+    """Operations of blocks by hand: four products of the attention's projections, eight of the MLP, two with scores."""
+    return depth * (2 * tokens * width * (4 + 8) * width + 2 * 2 * tokens * tokens * width)
+
+
+def test_operations_are_those_counted_by_hand() -> None:
+    """Fault: a pass that leaves a tower out, runs one twice, or does not drop hidden patches before the trunk."""
+    plan = plan_of("jepa/tiny", *SMALL)
+    width, dim, narrow, patches, hidden, rows = 128, 128, 64, 64, 48, 128
+    found = re.search(r"up to (\d+) tokens", plan.sizes)
+    assert found
+    cut = 2 * patches * 3 * 8 * 8 * width
+    whole = cut + transformer(patches + 1, width, 1)
+    seen = cut + transformer(patches - hidden + 1, width, 1)
+    text = transformer(int(found[1]), width, 1)
+    predictor = transformer(patches, narrow, 1) + 2 * narrow * width * ((patches - hidden) + hidden)
+    heads = 2 * (2 * width * dim + 2 * dim * dim)
+    compared = 2 * rows * dim
+    trained = whole + seen + text + predictor + heads + compared
+    stage = plan.stages[0]
+    assert stage.cost.forward == rows * (trained + whole)  # the target encoder sees all
+    assert stage.cost.backward == rows * (2 * trained - 2 * cut)  # pixels get no gradient, in neither pass
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "said"),
+    [
+        ("jepa/tiny", ["predictor.ratio=0.001"], r"predictor\.ratio: .* hides 0 of"),
+        ("jepa/tiny", ["views.local=2", "views.size=30"], r"views\.size=30 is not a multiple"),
+        ("jepa/tiny", ["data.store=32"], r"data\.store=32 is less than the 64 pixels"),
+        ("jepa/tiny", ["batch=100000"], "batch=100000 is more than the 6,000 training pictures"),
+        ("jepa/tiny", ["batch=8", "micro_batch=16"], "micro_batch=16 is more than batch=8"),
+        ("jepa/tiny", ["start.vision=nowhere/clip"], "There is no folder nowhere/clip"),
+        ("jepa/tiny", ["optmi.lr=1"], "optmi: unknown key"),
+        ("jepa/conditioned-tiny", ["predictor.heads=7"], "predictor: width=96 is not a multiple of heads=7"),
+        ("jepa/conditioned-tiny", ["mask.ratio=0.0001"], r"mask\.ratio: .* hides 0 of"),
+        (
+            "jepa/conditioned-tiny",
+            ["target.kind=average", "target.blocks=99"],
+            r"target\.blocks=99: .* has 6 blocks",
+        ),
+    ],
+)
+def test_what_a_run_would_refuse_the_plan_refuses_too(preset: str, changes: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        planned(preset, changes)
 
 
 def header(preset: str, key: str) -> str:

@@ -38,6 +38,26 @@ def test_it_is_the_least_loss_of_any_scale_and_bias():
     assert found < 0.5 * loss_at(image, text, 2.302585, -10.0, batch)
 
 
+def test_a_rest_that_fills_no_batch_does_not_count():
+    """Fault: three pairs, with two wrong ones each, weigh as much as a whole batch with eleven."""
+    image, text = cone(15)
+    right = torch.eye(15, dtype=torch.bool)
+    assert calibrated(image, text, right, 12, 2.3) == calibrated(
+        image[:12], text[:12], right[:12, :12], 12, 2.3
+    )
+    assert calibrated(image, text, right, 64, 2.3) == calibrated(image, text, right, 15, 2.3)
+
+
+def test_rounding_does_not_move_it():
+    """Fault: the run's name hangs on the last bits of a sum, and a resume on another machine finds no checkpoint."""
+    image, text = cone()
+    order = torch.cat([torch.arange(24).flip(0), torch.arange(24, 48).flip(0)])
+    right = torch.eye(48, dtype=torch.bool)
+    found = calibrated(image, text, right, 24, 2.3)
+    assert calibrated(image[order], text[order], right, 24, 2.3) == found
+    assert calibrated(image * (1 + 1e-6), text, right, 24, 2.3) == found
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> str:
     from encoders.tiny_starts import save_open_clip

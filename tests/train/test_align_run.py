@@ -22,6 +22,7 @@ from sutura.train.align_config import AlignConfig, Phase
 from sutura.train.align_look import embed_pictures, look
 from sutura.train.align_run import feed_of, follow, prepare, run_align, watch
 from sutura.train.align_saved import load_align
+from sutura.train.checkpointing import Checkpoints
 from tiny_align import TOY, toy_config
 
 
@@ -54,6 +55,8 @@ def test_from_preset_to_report(cache, tmp_path, capsys):
         str(preset), (), fresh=False, resume=False, out=out, command="sutura jepa train --preset toy"
     )
     facts = read_json(out)
+    assert "seed 0: one training run" in text
+    assert "NCE@1 of 6 pictures" in text, "8 pictures in batches of 6"
     folder = tmp_path / "runs" / facts["run"]
     assert text.endswith(str(folder))
     assert list(facts["scores"]) == [
@@ -364,3 +367,74 @@ def test_the_phase_of_a_frozen_target_is_shouted(toy, capsys):
     told = capsys.readouterr().err.replace("\n", " ")
     assert "WARNING: EMA OF A FROZEN NETWORK in phase 1 (steps 1 to 4)" in told
     assert target is not None
+
+
+def test_a_queue_and_its_moving_average_go_on_where_they_were(toy, tmp_path, monkeypatch):
+    """Stopped between checkpoints. Planted: a restore that leaves out the queue, or the average, ends elsewhere."""
+    given = ("loss.contrastive=infonce", "loss.queue=8", "average.decay=0.9", "phases=[{alpha: 0.2}]")
+
+    def run(name, stop=0, **how):
+        ready = prepare(toy(*given, directory=str(tmp_path / name)))
+
+        def on_step(done, row):
+            if done == stop:
+                raise KeyboardInterrupt
+
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                run_align(ready, on_step=on_step, **how)
+        else:
+            run_align(ready, **how)
+        return ready
+
+    def left(ready):
+        queue = ready.built.training.queue
+        return (
+            bits(ready.folder),
+            bits(ready.folder, "average.safetensors"),
+            queue.images.tolist(),
+            int(queue.seen),
+        )
+
+    whole = left(run("whole"))
+    run("cut", stop=5)
+    assert left(run("cut", resume=True)) == whole
+    real = Checkpoints._restore_weights
+    for lost in ("queue.", "momentum."):
+        run(lost, stop=5)
+
+        def restore(self, path, tensors, moved, lost=lost):
+            real(
+                self,
+                path,
+                {name: tensor for name, tensor in tensors.items() if not name.startswith(lost)},
+                [name for name in moved if not name.startswith(lost)],
+            )
+
+        monkeypatch.setattr(Checkpoints, "_restore_weights", restore)
+        found = left(run(lost, resume=True))
+        monkeypatch.setattr(Checkpoints, "_restore_weights", real)
+        assert found[0] != whole[0]
+
+
+def test_a_mean_of_recomputed_towers_is_scored_with_its_own_weights(toy):
+    ready = prepare(toy("checkpointing=true", "average.wise=[0.5]"))
+    with torch.no_grad():
+        for weight in ready.built.training.model.parameters():
+            weight.add_(0.1)
+    mixed = dict(variants(ready))["WiSE-FT (0.5 trained)"]
+    plain = prepare(toy()).built.training.model.eval()
+    plain.load_state_dict(mixed.state_dict())
+    pixels = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(mixed.encode_image(pixels), plain.encode_image(pixels))
+
+
+def test_local_views_that_cannot_be_cut_into_patches_are_refused_before_anything_runs(toy):
+    with pytest.raises(UserError, match=r"views\.size=10 is not a multiple of .* patch of 4"):
+        prepare(toy("views.local=1", "views.size=10"))
+
+
+def test_a_start_that_is_no_folder_is_said_to_be_none(toy):
+    with pytest.raises(UserError, match="There is no folder runs/pretrain/clip-nowhere"):
+        prepare(toy("start.vision=runs/pretrain/clip-nowhere"))

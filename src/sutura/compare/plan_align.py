@@ -18,13 +18,14 @@ from sutura.compare.plan_shapes import ADAM_STATES
 from sutura.core.config import parse
 from sutura.encoders.align_outline import StartOutline, outline_random, outline_start
 from sutura.encoders.align_start import AlignStart, full_text_args
+from sutura.losses.queue import NegativeQueue
 from sutura.train.align import PLACES, AlignObjective, AlignTraining, embed
 from sutura.train.align_build import Towers, head_rates, random_towers
 from sutura.train.align_config import AlignConfig
 from sutura.train.align_feed import AlignBatch
 from sutura.train.align_look import TOGETHER
 from sutura.train.align_phases import Freezer, Plan, plan
-from sutura.train.align_run import cached_until
+from sutura.train.align_run import cached_until, check_sizes, rectangles
 
 #: Steps of an epoch where the number of pictures is not known: only the order of phases is taken from it.
 _NOMINAL = 1_000
@@ -39,6 +40,13 @@ NAMES = {
     "model.bias": "scale and bias",
     "momentum": "moving average of towers and heads",
 }
+
+
+class FullQueue(NegativeQueue):
+    """A queue as it is from the step on at which it has filled up."""
+
+    def __len__(self) -> int:
+        return self.size
 
 
 class Outlined(Towers):
@@ -87,6 +95,8 @@ def plan_align(values: Mapping[str, Any], settings: PlanSettings) -> JepaPlan:
     towers = Outlined.of(config)
     d = config.data
     sizes = caption_sizes(d.of(d.train_limit), d.train, towers.outline.length, settings)
+    check_sizes(config, towers.size, sizes.pictures)
+    rectangles(config, towers.outline.vision.grid)
     per_epoch = _NOMINAL if sizes.pictures is None else sizes.pictures / config.batch
     steps = max(1, round(config.epochs * per_epoch))
     phases = plan(config.phases, steps, per_epoch, config.epochs)
@@ -134,7 +144,9 @@ def _stage(
     steps = None if sizes.pictures is None else end - start
     objective = AlignObjective(phases, config.loss, config.views)
     cached = config.negatives == "cached" and config.batch > rows
-    training.queue, kept = None, training.queue  # whose use is a product of the embeddings with all it holds
+    if training.queue is not None:
+        with torch.device("meta"):
+            training.queue = FullQueue(config.loss.queue, config.dim)
     given = _batches(config, towers, rows, sizes, start, phases, until)
 
     def inputs() -> Callable[[], Tensor]:
@@ -144,15 +156,10 @@ def _stage(
             if cached:
                 with torch.no_grad():
                     embed(training.model, batch)
-            if kept is not None and training.momentum is not None:
-                assert batch.pixels is not None
-                assert batch.words is not None
-                training.momentum.keys(batch.pixels, batch.words)
             return objective(training, batch, start)[0]
 
         return loss
 
-    held = 0 if kept is None else sum(buffer.nbytes for buffer in kept.buffers()) + 4 * rows * kept.size
     cost = loss_pass(
         training,
         inputs,
@@ -167,7 +174,6 @@ def _stage(
         -(-config.batch // rows),
         cost,
         ADAM_STATES * states,
-        held,
     )
 
 

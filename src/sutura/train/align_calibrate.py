@@ -18,8 +18,9 @@ from sutura.train.align_config import AlignConfig
 from sutura.train.align_look import embed_ids, embed_pictures
 from sutura.train.align_texts import Texts, described
 
-#: Steps of L-BFGS; two numbers need a few.
-STEPS = 50
+#: Steps of L-BFGS; two numbers need a few. Decimals that are kept: rounding differs between machines, and the name of a
+#: run hangs on its first weights.
+STEPS, DECIMALS = 50, 3
 
 
 def calibrated(
@@ -42,13 +43,15 @@ def calibrated(
         log_scale: where the search begins.
 
     Returns:
-        Those with the least sigmoid loss over such batches, the scale in the range the model holds it in.
+        Those with the least sigmoid loss over whole batches of that size (all pairs, where there are fewer), the scale
+        in the range the model holds it in.
 
     Source: Zhai et al. 2023, arXiv:2303.15343, section 3.2, for a bias at the share of positives before the first step.
     Differs: fitted to the embeddings, where the paper starts from random ones and takes 10 and -10.
     """
-    groups = [slice(at, at + batch) for at in range(0, len(image), batch)]
-    groups = [part for part in groups if len(image[part]) > 1]
+    # A rest would count as much as a whole batch, and has another share of wrong pairs.
+    whole = max(1, len(image) // batch)
+    groups = [slice(at * batch, (at + 1) * batch) for at in range(whole)]
     scale = torch.tensor(float(log_scale), requires_grad=True)
     # At the mean logit every pair is as likely as not; the fit goes down from there.
     bias = torch.tensor(-float(log_scale), requires_grad=True)
@@ -64,7 +67,7 @@ def calibrated(
     with torch.enable_grad():
         search.step(loss)
     held = scale.detach().clamp(math.log(LEAST_SCALE), math.log(MOST_SCALE))
-    return float(held), float(bias.detach())
+    return round(float(held), DECIMALS), round(float(bias.detach()), DECIMALS)
 
 
 @torch.no_grad()
@@ -84,3 +87,8 @@ def calibrate(config: AlignConfig, built: Built, held: ImageTexts, texts: Texts)
         f"{config.name}: SigLIP begins with a scale of {math.exp(scale):.2f} and a bias of {bias:.2f}, fitted to "
         f"{len(held):,} held-out pairs, since the towers were trained by another loss (loss.calibrate)."
     )
+    if len(held) < config.compared():
+        say(
+            f"{config.name}: a step compares {config.compared():,} pairs, more than were at hand (data.look_limit): the "
+            "bias begins a little high."
+        )
