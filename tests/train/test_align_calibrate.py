@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -56,6 +57,15 @@ def test_rounding_does_not_move_it():
     found = calibrated(image, text, right, 24, 2.3)
     assert calibrated(image[order], text[order], right, 24, 2.3) == found
     assert calibrated(image * (1 + 1e-6), text, right, 24, 2.3) == found
+
+
+def test_a_scale_that_is_held_gets_the_bias_that_goes_with_it():
+    """Fault: both are fitted, the scale is cut to 100, and the bias stays that of the scale before."""
+    image, text = cone()
+    scale, bias = calibrated(image, text, torch.eye(48, dtype=torch.bool), 24, 2.3)
+    assert math.exp(scale) == pytest.approx(100, rel=1e-3)
+    found = loss_at(image, text, scale, bias, 24)
+    assert found < min(loss_at(image, text, scale, bias + off, 24) for off in (-2, -1, 1, 2))
 
 
 @pytest.fixture(scope="module")

@@ -153,8 +153,8 @@ def no_text_tower(vision: str) -> UserError:
     """What is said of a name that brings no text tower."""
     if ":" not in vision and not Path(vision).expanduser().exists():
         return UserError(
-            f"There is no folder {vision}. A start is open_clip:NAME/TAG, hf:org/name, timm:NAME or zoo:NAME with a text "
-            "tower beside, or a folder of a checkpoint or of a pretraining run."
+            f"There is no folder {vision}. A start is open_clip:NAME/TAG, hf:org/name, timm:NAME or zoo:NAME with a "
+            "text tower beside, or a folder of a checkpoint or of a pretraining run."
         )
     return UserError(
         f"{vision!r} is a picture tower alone; give the text tower too (a DistilBERT: hf:org/name or a folder)."

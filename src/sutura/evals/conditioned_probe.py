@@ -32,7 +32,7 @@ FEATURES = {
     "moving average": "the moving target's patches after training",
     "target": "the frozen target network's patches",
     "predictor": "the predictor's output for every place, from the whole picture without a caption",
-    "predictor, untrained": "the same at the first step, the encoder as it was loaded: what random weights already give",
+    "predictor, untrained": "the same at the first step, encoder as loaded: what random weights already give",
 }
 
 
