@@ -15,12 +15,16 @@ from sutura.compare.plan_config import PlanSettings
 from sutura.compare.plan_gpus import Gpu, get_gpu
 from sutura.compare.plan_jepa import JepaPlan, changes, plan_jepa
 from sutura.compare.plan_text import planned
+from sutura.compare.plan_texts import outline_text_network
 from sutura.compare.units import duration
 from sutura.core.config import apply_overrides, parse, preset_names, preset_path, read_preset
 from sutura.core.errors import UserError
 from sutura.data.image_texts import ImageTexts
+from sutura.encoders.outline import outline_encoder
+from sutura.encoders.own_vit import own_vit_outline
 from sutura.train.align_config import AlignConfig
 from sutura.train.align_run import prepare
+from sutura.train.conditioned_config import ConditionedConfig
 
 NAMES = [name for name in preset_names() if name.startswith("jepa/")]
 RUNS = [name for name in NAMES if read_preset(name).get("form") != "ablation"]
@@ -220,6 +224,48 @@ def test_operations_are_those_counted_by_hand() -> None:
     stage = plan.stages[0]
     assert stage.cost.forward == rows * (trained + whole)  # the target encoder sees all
     assert stage.cost.backward == rows * (2 * trained - 2 * cut)  # pixels get no gradient, in neither pass
+
+
+def test_the_conditioned_forms_operations_are_those_counted_by_hand() -> None:
+    plan = plan_of("jepa/conditioned-tiny")
+    config = parse(
+        ConditionedConfig, {k: v for k, v in read_preset("jepa/conditioned-tiny").items() if k != "form"}
+    )
+    vit = own_vit_outline(outline_encoder(config.online.encoder))
+    assert config.target.encoder
+    target, text = outline_encoder(config.target.encoder), outline_text_network(config.text.id)[1]
+    patches, narrow, found = (
+        vit.grid[0] * vit.grid[1],
+        config.predictor.width,
+        re.search(r"up to (\d+)", plan.sizes),
+    )
+    assert found
+    hidden, length = round(config.mask.ratio * patches), int(found[1])
+    seen = patches - hidden
+    online = 2 * patches * 3 * vit.patch_size**2 * vit.width
+    online += transformer(seen + vit.num_prefix_tokens, vit.width, vit.depth)
+    enter = 2 * narrow * (seen * vit.width + length * text)
+    blocks = transformer(patches + length, narrow, config.predictor.depth)
+    leave = 2 * narrow * hidden * target.width
+    stage = plan.stages[0]  # norms that train stand before what enters, so that its gradient is needed too
+    assert stage.cost.forward == stage.rows * (online + enter + blocks + leave)
+    assert stage.cost.backward == stage.rows * (
+        2 * enter + backward(blocks, patches + length, narrow, config) + 2 * leave
+    )
+
+
+def backward(blocks: int, tokens: int, width: int, config: ConditionedConfig) -> int:
+    """Twice the forward pass; a fused attention computes its scores once more."""
+    again = 0 if config.optim.precision == "bfloat16" else 2 * tokens * tokens * width
+    return 2 * blocks + config.predictor.depth * again
+
+
+def test_a_step_that_is_cut_unevenly_costs_its_own_pairs() -> None:
+    """Fault: 9 pairs in passes of 8 counted as 16."""
+    one = plan_of("jepa/tiny", *SMALL, "batch=9", "micro_batch=8").stages[0]
+    assert (one.rows, one.passes, one.flops) == (9, 1, one.cost.flops)
+    three = plan_of("jepa/tiny", *SMALL, "batch=20", "micro_batch=8").stages[0]
+    assert (three.rows, three.passes, three.flops) == (8, 3, 5 * three.cost.flops // 2)
 
 
 @pytest.mark.parametrize(

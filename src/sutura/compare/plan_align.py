@@ -22,7 +22,7 @@ from sutura.losses.queue import NegativeQueue
 from sutura.train.align import PLACES, AlignObjective, AlignTraining, embed
 from sutura.train.align_build import Towers, head_rates, random_towers
 from sutura.train.align_config import AlignConfig
-from sutura.train.align_feed import AlignBatch
+from sutura.train.align_feed import AlignBatch, micro_sizes
 from sutura.train.align_look import TOGETHER
 from sutura.train.align_phases import Freezer, Plan, plan
 from sutura.train.align_run import cached_until, check_sizes, rectangles
@@ -140,10 +140,11 @@ def _stage(
     learns = {name for name, weight in training.named_parameters() if weight.requires_grad}
     ever |= learns
     states = sum(weight.nbytes for name, weight in training.named_parameters() if name in ever)
-    rows = config.forward
+    cut = micro_sizes(config.batch, config.forward)
+    rows = max(cut)
     steps = None if sizes.pictures is None else end - start
     objective = AlignObjective(phases, config.loss, config.views)
-    cached = config.negatives == "cached" and config.batch > rows
+    cached = config.negatives == "cached" and len(cut) > 1
     if training.queue is not None:
         with torch.device("meta"):
             training.queue = FullQueue(config.loss.queue, config.dim)
@@ -164,16 +165,17 @@ def _stage(
         training,
         inputs,
         autocast=config.optim.precision == "bfloat16",
-        accumulating=rows < config.batch,
+        accumulating=len(cut) > 1,
     )
     return Stage(
         f"phase {number + 1}",
         trained_parts(learns, NAMES),
         steps,
         rows,
-        -(-config.batch // rows),
+        len(cut),
         cost,
         ADAM_STATES * states,
+        whole=config.batch,
     )
 
 

@@ -40,11 +40,12 @@ class Stage:
         name: of the stage.
         trains: names of the parts that do.
         steps: None where the size of the data is not known.
-        rows: of a forward pass: pairs, pictures or answers.
+        rows: of the largest forward pass: pairs, pictures or answers.
         passes: of a step.
         cost: of one forward pass with its backward one.
         optimizer: bytes of the optimizer's state.
         beside: bytes on the device that no step touches.
+        whole: rows of a step, where its passes are of different sizes.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Stage:
     cost: Pass
     optimizer: int
     beside: int = 0
+    whole: int | None = None
 
     @property
     def peak(self) -> int:
@@ -64,7 +66,7 @@ class Stage:
     @property
     def flops(self) -> int:
         """Of a step."""
-        return self.passes * self.cost.flops
+        return (self.whole or self.passes * self.rows) * self.cost.flops // self.rows
 
 
 @dataclass(frozen=True)
