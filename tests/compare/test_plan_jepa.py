@@ -13,7 +13,8 @@ import pytest
 
 from sutura.compare.plan_config import PlanSettings
 from sutura.compare.plan_gpus import Gpu, get_gpu
-from sutura.compare.plan_jepa import JepaPlan, changes, plan_jepa
+from sutura.compare.plan_jepa import changes, plan_jepa
+from sutura.compare.plan_needs import JepaPlan
 from sutura.compare.plan_text import planned
 from sutura.compare.plan_texts import outline_text_network
 from sutura.compare.units import duration

@@ -22,7 +22,6 @@ from sutura.train.align_config import AlignConfig, Phase
 from sutura.train.align_look import embed_pictures, look
 from sutura.train.align_run import feed_of, follow, prepare, run_align, watch
 from sutura.train.align_saved import load_align
-from sutura.train.checkpointing import Checkpoints
 from tiny_align import TOY, toy_config
 
 
@@ -87,48 +86,6 @@ def test_from_preset_to_report(cache, tmp_path, capsys):
     with pytest.raises(UserError, match="is finished"):
         run_align(prepare(parse(AlignConfig, facts["config"], where="the report")), fresh=True)
     assert bits(folder) == before
-
-
-def test_resumed_equals_uninterrupted_and_fresh_begins_anew(toy, tmp_path):
-    def run(name, stop=0, **how):
-        ready = prepare(toy(directory=str(tmp_path / name)))
-
-        def on_step(done, row):
-            if done == stop:
-                raise KeyboardInterrupt
-
-        if stop:
-            with pytest.raises(KeyboardInterrupt):
-                run_align(ready, on_step=on_step, **how)
-        else:
-            run_align(ready, **how)
-        return ready.folder
-
-    whole = run("whole")
-    cut = run("cut", stop=5)
-    assert not (cut / "weights.safetensors").exists()
-    assert run("cut", resume=True) == cut
-    assert bits(cut) == bits(whole)
-    left = run("fresh", stop=5)
-    assert (left / "checkpoint-4").is_dir()
-    assert bits(run("fresh", fresh=True)) == bits(whole)
-
-
-def test_resuming_with_another_config_is_refused_with_what_there_is(toy):
-    ready = prepare(toy())
-    with pytest.raises(KeyboardInterrupt):
-        run_align(ready, on_step=_stop_at_three)
-    other = prepare(toy("optim.lr=0.002"))
-    with pytest.raises(UserError, match=f"no checkpoint of this run.*{ready.folder.name}"):
-        run_align(other, resume=True)
-    other.folder = ready.folder
-    with pytest.raises(UserError, match="belongs to another run"):
-        run_align(other, resume=True)
-
-
-def _stop_at_three(done, row):
-    if done == 3:
-        raise KeyboardInterrupt
 
 
 def test_what_is_saved_is_what_was_trained(toy):
@@ -367,54 +324,6 @@ def test_the_phase_of_a_frozen_target_is_shouted(toy, capsys):
     told = capsys.readouterr().err.replace("\n", " ")
     assert "WARNING: EMA OF A FROZEN NETWORK in phase 1 (steps 1 to 4)" in told
     assert target is not None
-
-
-def test_a_queue_and_its_moving_average_go_on_where_they_were(toy, tmp_path, monkeypatch):
-    """Stopped between checkpoints. Planted: a restore that leaves out the queue, or the average, ends elsewhere."""
-    given = ("loss.contrastive=infonce", "loss.queue=8", "average.decay=0.9", "phases=[{alpha: 0.2}]")
-
-    def run(name, stop=0, **how):
-        ready = prepare(toy(*given, directory=str(tmp_path / name)))
-
-        def on_step(done, row):
-            if done == stop:
-                raise KeyboardInterrupt
-
-        if stop:
-            with pytest.raises(KeyboardInterrupt):
-                run_align(ready, on_step=on_step, **how)
-        else:
-            run_align(ready, **how)
-        return ready
-
-    def left(ready):
-        queue = ready.built.training.queue
-        return (
-            bits(ready.folder),
-            bits(ready.folder, "average.safetensors"),
-            queue.images.tolist(),
-            int(queue.seen),
-        )
-
-    whole = left(run("whole"))
-    run("cut", stop=5)
-    assert left(run("cut", resume=True)) == whole
-    real = Checkpoints._restore_weights
-    for lost in ("queue.", "momentum."):
-        run(lost, stop=5)
-
-        def restore(self, path, tensors, moved, lost=lost):
-            real(
-                self,
-                path,
-                {name: tensor for name, tensor in tensors.items() if not name.startswith(lost)},
-                [name for name in moved if not name.startswith(lost)],
-            )
-
-        monkeypatch.setattr(Checkpoints, "_restore_weights", restore)
-        found = left(run(lost, resume=True))
-        monkeypatch.setattr(Checkpoints, "_restore_weights", real)
-        assert found[0] != whole[0]
 
 
 def test_a_mean_of_recomputed_towers_is_scored_with_its_own_weights(toy):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sutura.compare.plan_captions import CaptionSizes, caption_sizes, vocabulary
 from sutura.compare.plan_config import PlanSettings
-from sutura.compare.plan_jepa import JepaPlan, Once, Stage, count_parts, trained_parts
+from sutura.compare.plan_needs import JepaPlan, Once, Stage, count_parts, trained_parts
 from sutura.compare.plan_pass import Pass, forward_pass, loss_pass
 from sutura.compare.plan_shapes import ADAM_STATES
 from sutura.core.config import parse

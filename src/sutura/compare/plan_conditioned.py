@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sutura.compare.plan_captions import caption_sizes
 from sutura.compare.plan_config import PlanSettings
-from sutura.compare.plan_jepa import JepaPlan, Once, Stage, count_parts, trained_parts
+from sutura.compare.plan_needs import JepaPlan, Once, Stage, count_parts, trained_parts
 from sutura.compare.plan_pass import encoding_pass, forward_pass, loss_pass
 from sutura.compare.plan_shapes import ADAM_STATES
 from sutura.compare.plan_texts import outline_text_network
