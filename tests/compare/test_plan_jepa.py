@@ -13,14 +13,19 @@ import pytest
 
 from sutura.compare.plan_config import PlanSettings
 from sutura.compare.plan_gpus import Gpu, get_gpu
-from sutura.compare.plan_jepa import JepaPlan, changes, plan_jepa
+from sutura.compare.plan_jepa import changes, plan_jepa
+from sutura.compare.plan_needs import JepaPlan
 from sutura.compare.plan_text import planned
+from sutura.compare.plan_texts import outline_text_network
 from sutura.compare.units import duration
 from sutura.core.config import apply_overrides, parse, preset_names, preset_path, read_preset
 from sutura.core.errors import UserError
 from sutura.data.image_texts import ImageTexts
+from sutura.encoders.outline import outline_encoder
+from sutura.encoders.own_vit import own_vit_outline
 from sutura.train.align_config import AlignConfig
 from sutura.train.align_run import prepare
+from sutura.train.conditioned_config import ConditionedConfig
 
 NAMES = [name for name in preset_names() if name.startswith("jepa/")]
 RUNS = [name for name in NAMES if read_preset(name).get("form") != "ablation"]
@@ -116,7 +121,11 @@ def test_checkpointing_and_a_smaller_micro_batch_hold_less() -> None:
 def test_a_queue_is_held_and_the_average_towers_run_too() -> None:
     base = ("average.decay=0.9", "loss.contrastive=infonce", "phases=[{alpha: 0.0, beta: 1.0}]")
     without, with_queue = plan_of("jepa/tiny", *base), plan_of("jepa/tiny", *base, "loss.queue=4096")
-    assert with_queue.stages[0].beside >= 2 * 4096 * 128 * 4
+    rows, stage, bare = 128, with_queue.stages[0], without.stages[0]
+    assert stage.cost.weights - bare.cost.weights == 2 * 4096 * 128 * 4 + 8 * 4096 + 8
+    logits = 2 * 4 * rows * 4096  # both ways, each with what the softmax keeps of it
+    assert stage.cost.activations - bare.cost.activations >= 2 * logits
+    assert stage.cost.forward - bare.cost.forward >= 2 * 2 * rows * 4096 * 128
     assert with_queue.stages[0].cost.forward > 1.5 * without.stages[0].cost.forward
 
 
@@ -192,6 +201,96 @@ def test_the_command_takes_them_and_refuses_what_it_cannot_know() -> None:
         planned("jepa/tiny", ["start.vision=hf:openai/clip-vit-base-patch16", "dim=512"])
     with pytest.raises(UserError, match="open_clip knows no model"):
         planned("jepa/tiny", ["start.vision=open_clip:ViT-Z-99/none"])
+
+
+def transformer(tokens: int, width: int, depth: int) -> int:
+    """Operations of blocks by hand: four products of the attention's projections, eight of the MLP, two with scores."""
+    return depth * (2 * tokens * width * (4 + 8) * width + 2 * 2 * tokens * tokens * width)
+
+
+def test_operations_are_those_counted_by_hand() -> None:
+    """Fault: a pass that leaves a tower out, runs one twice, or does not drop hidden patches before the trunk."""
+    plan = plan_of("jepa/tiny", *SMALL)
+    width, dim, narrow, patches, hidden, rows = 128, 128, 64, 64, 48, 128
+    found = re.search(r"up to (\d+) tokens", plan.sizes)
+    assert found
+    cut = 2 * patches * 3 * 8 * 8 * width
+    whole = cut + transformer(patches + 1, width, 1)
+    seen = cut + transformer(patches - hidden + 1, width, 1)
+    text = transformer(int(found[1]), width, 1)
+    predictor = transformer(patches, narrow, 1) + 2 * narrow * width * ((patches - hidden) + hidden)
+    heads = 2 * (2 * width * dim + 2 * dim * dim)
+    compared = 2 * rows * dim
+    trained = whole + seen + text + predictor + heads + compared
+    stage = plan.stages[0]
+    assert stage.cost.forward == rows * (trained + whole)  # the target encoder sees all
+    assert stage.cost.backward == rows * (2 * trained - 2 * cut)  # pixels get no gradient, in neither pass
+
+
+def test_the_conditioned_forms_operations_are_those_counted_by_hand() -> None:
+    plan = plan_of("jepa/conditioned-tiny")
+    config = parse(
+        ConditionedConfig, {k: v for k, v in read_preset("jepa/conditioned-tiny").items() if k != "form"}
+    )
+    vit = own_vit_outline(outline_encoder(config.online.encoder))
+    assert config.target.encoder
+    target, text = outline_encoder(config.target.encoder), outline_text_network(config.text.id)[1]
+    patches, narrow, found = (
+        vit.grid[0] * vit.grid[1],
+        config.predictor.width,
+        re.search(r"up to (\d+)", plan.sizes),
+    )
+    assert found
+    hidden, length = round(config.mask.ratio * patches), int(found[1])
+    seen = patches - hidden
+    online = 2 * patches * 3 * vit.patch_size**2 * vit.width
+    online += transformer(seen + vit.num_prefix_tokens, vit.width, vit.depth)
+    enter = 2 * narrow * (seen * vit.width + length * text)
+    blocks = transformer(patches + length, narrow, config.predictor.depth)
+    leave = 2 * narrow * hidden * target.width
+    stage = plan.stages[0]  # norms that train stand before what enters, so that its gradient is needed too
+    assert stage.cost.forward == stage.rows * (online + enter + blocks + leave)
+    assert stage.cost.backward == stage.rows * (
+        2 * enter + backward(blocks, patches + length, narrow, config) + 2 * leave
+    )
+
+
+def backward(blocks: int, tokens: int, width: int, config: ConditionedConfig) -> int:
+    """Twice the forward pass; a fused attention computes its scores once more."""
+    again = 0 if config.optim.precision == "bfloat16" else 2 * tokens * tokens * width
+    return 2 * blocks + config.predictor.depth * again
+
+
+def test_a_step_that_is_cut_unevenly_costs_its_own_pairs() -> None:
+    """Fault: 9 pairs in passes of 8 counted as 16."""
+    one = plan_of("jepa/tiny", *SMALL, "batch=9", "micro_batch=8").stages[0]
+    assert (one.rows, one.passes, one.flops) == (9, 1, one.cost.flops)
+    three = plan_of("jepa/tiny", *SMALL, "batch=20", "micro_batch=8").stages[0]
+    assert (three.rows, three.passes, three.flops) == (8, 3, 5 * three.cost.flops // 2)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "said"),
+    [
+        ("jepa/tiny", ["predictor.ratio=0.001"], r"predictor\.ratio: .* hides 0 of"),
+        ("jepa/tiny", ["views.local=2", "views.size=30"], r"views\.size=30 is not a multiple"),
+        ("jepa/tiny", ["data.store=32"], r"data\.store=32 is less than the 64 pixels"),
+        ("jepa/tiny", ["batch=100000"], "batch=100000 is more than the 6,000 training pictures"),
+        ("jepa/tiny", ["batch=8", "micro_batch=16"], "micro_batch=16 is more than batch=8"),
+        ("jepa/tiny", ["start.vision=nowhere/clip"], "There is no folder nowhere/clip"),
+        ("jepa/tiny", ["optmi.lr=1"], "optmi: unknown key"),
+        ("jepa/conditioned-tiny", ["predictor.heads=7"], "predictor: width=96 is not a multiple of heads=7"),
+        ("jepa/conditioned-tiny", ["mask.ratio=0.0001"], r"mask\.ratio: .* hides 0 of"),
+        (
+            "jepa/conditioned-tiny",
+            ["target.kind=average", "target.blocks=99"],
+            r"target\.blocks=99: .* has 6 blocks",
+        ),
+    ],
+)
+def test_what_a_run_would_refuse_the_plan_refuses_too(preset: str, changes: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        planned(preset, changes)
 
 
 def header(preset: str, key: str) -> str:

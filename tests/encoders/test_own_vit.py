@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sutura.core.errors import UserError
 from sutura.encoders import load_encoder
-from sutura.encoders.own_vit import AveragedTrunk, colours_of, own_vit
+from sutura.encoders.own_vit import AveragedTrunk, colours_of, own_vit, own_vit_outline
 from tiny_encoders import MEAN, STD, build, save_timm, write_processor
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}
@@ -85,3 +85,19 @@ def test_averaged_blocks_come_as_a_map(checkpoint: Callable[[str], Path], pixels
     told = AveragedTrunk(vit, 2, {"of": "x"})(pixels)
     assert told.shape == (2, 32, 4, 4)
     assert torch.equal(told.flatten(2).transpose(1, 2), last_blocks(vit, pixels, 2))
+
+
+def test_an_activation_that_is_not_here_is_refused_in_a_sentence(checkpoint: Callable[[str], Path]) -> None:
+    encoder = load_encoder(str(checkpoint("vit")))
+    config = encoder.trunk.model.config  # pyright: ignore
+    config.hidden_act = "gelu_pytorch_tanh"
+    assert own_vit_outline(encoder).activation == "gelu_tanh"
+    config.hidden_act = "silu"
+    with pytest.raises(UserError, match="activation 'silu'"):
+        own_vit_outline(encoder)
+
+
+def test_timms_tanh_is_not_taken_for_the_exact_one(tmp_path: Path) -> None:
+    """The difference is within what counts as rounding, so the comparison does not show it."""
+    save_timm(tmp_path, "vit_tiny_patch16_224", act_layer="gelu_tanh", **VIT)
+    assert own_vit(load_encoder(str(tmp_path), final_norm=True)).activation == "gelu_tanh"

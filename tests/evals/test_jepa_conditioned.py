@@ -14,7 +14,7 @@ from sutura.core.checkpoint import read_json
 from sutura.core.errors import UserError
 from sutura.data.labelled import load_labelled
 from sutura.evals import jepa_conditioned
-from sutura.evals.conditioned_probe import PredictedTrunk, refuse_seen
+from sutura.evals.conditioned_probe import PredictedTrunk, _eyes, refuse_seen
 from sutura.evals.jepa_conditioned import load_run, train
 from sutura.evals.text_helps import score_captions, summary
 from sutura.train import conditioned
@@ -208,3 +208,17 @@ def test_the_published_preset_takes_steps_with_small_checkpoints(tmp_path: Path)
     assert report["training"]["steps"] == 2
     assert report["training"]["bad_batches"] == 0
     assert report["memory"]["planned"]["peak"] < 4e9
+
+
+def test_the_untrained_predictor_is_probed_on_the_encoder_as_it_was(tmp_path: Path) -> None:
+    """Fault: beside an encoder that trained, the row of random weights reads the trained one."""
+    prepared = prepare(config(furnish(tmp_path), online={"train": 1}, target={"kind": "ema"}))
+    model = build(prepared)
+    loaded = {name: weight.clone() for name, weight in model.online.named_parameters()}
+    with torch.no_grad():
+        for weight in model.online.parameters():
+            weight.add_(1.0)
+    trunks: dict[str, Any] = {name: encoder.trunk for name, encoder in _eyes(prepared, model)}
+    for name, weight in trunks["predictor, untrained"].online.named_parameters():
+        assert torch.equal(weight, loaded[name]), name
+    assert not torch.equal(trunks["predictor"].online.norm.weight, loaded["norm.weight"])

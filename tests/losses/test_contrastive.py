@@ -173,3 +173,26 @@ def test_smoothing_of_the_sigmoid_loss_written_out():
             sigmoid_loss(*inputs, smoothing=bad)
         with pytest.raises(ValueError, match="smoothing="):
             clip_loss(image, text, scale, bad)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_two_rows_of_one_picture_are_not_each_others_negatives(smoothing):
+    (image, text), (more, texts), scale = embeddings(4), embeddings(3, seed=1), torch.tensor(2.0)
+    same = torch.eye(4, dtype=torch.bool)
+    assert torch.allclose(
+        clip_loss_beyond(image, text, scale, None, smoothing, same), clip_loss(image, text, scale, smoothing)
+    )
+    same[0, 2] = same[2, 0] = True
+    queue = Negatives(more, texts, torch.tensor([[False, True, False]] * 4))
+    for kept, others, beyond in ((None, text[:0], image[:0]), (queue, texts[[0, 2]], more[[0, 2]])):
+        found = clip_loss_beyond(image, text, scale, kept, smoothing, same)
+        losses = []
+        for mine, theirs, added in ((image, text, others), (text, image, beyond)):
+            for row in range(4):
+                left = [other for other in range(4) if other == row or {other, row} != {0, 2}]
+                candidates = F.normalize(torch.cat([theirs[left], added]), dim=1)
+                logits = scale.exp() * F.normalize(mine[row], dim=0) @ candidates.T
+                losses.append(
+                    F.cross_entropy(logits[None], torch.tensor([left.index(row)]), label_smoothing=smoothing)
+                )
+        assert torch.allclose(found, torch.stack(losses).mean(), atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -36,6 +37,35 @@ def test_it_is_the_least_loss_of_any_scale_and_bias():
     grid = itertools.product(torch.linspace(0, 4.6, 24).tolist(), torch.linspace(-60, 0, 61).tolist())
     assert found <= min(loss_at(image, text, *one, batch) for one in grid) + 1e-4
     assert found < 0.5 * loss_at(image, text, 2.302585, -10.0, batch)
+
+
+def test_a_rest_that_fills_no_batch_does_not_count():
+    """Fault: three pairs, with two wrong ones each, weigh as much as a whole batch with eleven."""
+    image, text = cone(15)
+    right = torch.eye(15, dtype=torch.bool)
+    assert calibrated(image, text, right, 12, 2.3) == calibrated(
+        image[:12], text[:12], right[:12, :12], 12, 2.3
+    )
+    assert calibrated(image, text, right, 64, 2.3) == calibrated(image, text, right, 15, 2.3)
+
+
+def test_rounding_does_not_move_it():
+    """Fault: the run's name hangs on the last bits of a sum, and a resume on another machine finds no checkpoint."""
+    image, text = cone()
+    order = torch.cat([torch.arange(24).flip(0), torch.arange(24, 48).flip(0)])
+    right = torch.eye(48, dtype=torch.bool)
+    found = calibrated(image, text, right, 24, 2.3)
+    assert calibrated(image[order], text[order], right, 24, 2.3) == found
+    assert calibrated(image * (1 + 1e-6), text, right, 24, 2.3) == found
+
+
+def test_a_scale_that_is_held_gets_the_bias_that_goes_with_it():
+    """Fault: both are fitted, the scale is cut to 100, and the bias stays that of the scale before."""
+    image, text = cone()
+    scale, bias = calibrated(image, text, torch.eye(48, dtype=torch.bool), 24, 2.3)
+    assert math.exp(scale) == pytest.approx(100, rel=1e-3)
+    found = loss_at(image, text, scale, bias, 24)
+    assert found < min(loss_at(image, text, scale, bias + off, 24) for off in (-2, -1, 1, 2))
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,35 @@ def test_texts_that_are_too_long_are_cut_counted_and_said(tmp_path, capsys):
     assert tokenise(data, tokenizer, tmp_path).cut == 4, "from disk too"
 
 
+def test_texts_that_are_equal_once_cut_are_one_text(tmp_path):
+    """Fault: texts are told apart as strings, and held against each other as the same ids."""
+    data = pictures(8)  # "the left half is red" and "the left half is green" begin alike
+    tokenizer = WordTokenizer.of([one for own in data.captions for one in own], length=4)
+    texts = tokenise(data, tokenizer, tmp_path)
+    assert len(texts.ids) == 8 + 2
+    assert len({tuple(row) for row in texts.ids.tolist()}) == len(texts.ids)
+    own = torch.from_numpy(texts.own.astype("int64"))
+    assert described(own[:4], own[:4, 1]).all(), "all four say of the left half what the tower can read"
+    assert not described(own[:4], own[4:, 1]).any()
+    for row, captions in enumerate(data.captions):
+        for column, caption in enumerate(captions):
+            ids = tokenizer([caption])[0]
+            assert torch.equal(texts.rows(texts.own[row, column : column + 1])[0], ids)
+
+
+def test_a_tokenizer_that_ends_no_text_is_refused(tmp_path):
+    """Fault: a text without its end counts as one token long."""
+
+    class Endless(WordTokenizer):
+        def _ids(self, texts):
+            return [row[:-1] for row in super()._ids(texts)]
+
+    data = pictures(4)
+    vocabulary = WordTokenizer.of([one for own in data.captions for one in own], length=8).vocabulary
+    with pytest.raises(UserError, match=r"no end of text .* behind 8 of 8 captions, such as 'red left'"):
+        tokenise(data, Endless(vocabulary, 8), tmp_path)
+
+
 def test_pictures_smaller_than_the_view_are_refused(tmp_path):
     with pytest.raises(UserError, match="Pictures of 8 pixels"):
         tiny_feed(tmp_path, side=8)

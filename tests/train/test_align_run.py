@@ -54,6 +54,8 @@ def test_from_preset_to_report(cache, tmp_path, capsys):
         str(preset), (), fresh=False, resume=False, out=out, command="sutura jepa train --preset toy"
     )
     facts = read_json(out)
+    assert "seed 0: one training run" in text
+    assert "NCE@1 of 6 pictures" in text, "8 pictures in batches of 6"
     folder = tmp_path / "runs" / facts["run"]
     assert text.endswith(str(folder))
     assert list(facts["scores"]) == [
@@ -84,48 +86,6 @@ def test_from_preset_to_report(cache, tmp_path, capsys):
     with pytest.raises(UserError, match="is finished"):
         run_align(prepare(parse(AlignConfig, facts["config"], where="the report")), fresh=True)
     assert bits(folder) == before
-
-
-def test_resumed_equals_uninterrupted_and_fresh_begins_anew(toy, tmp_path):
-    def run(name, stop=0, **how):
-        ready = prepare(toy(directory=str(tmp_path / name)))
-
-        def on_step(done, row):
-            if done == stop:
-                raise KeyboardInterrupt
-
-        if stop:
-            with pytest.raises(KeyboardInterrupt):
-                run_align(ready, on_step=on_step, **how)
-        else:
-            run_align(ready, **how)
-        return ready.folder
-
-    whole = run("whole")
-    cut = run("cut", stop=5)
-    assert not (cut / "weights.safetensors").exists()
-    assert run("cut", resume=True) == cut
-    assert bits(cut) == bits(whole)
-    left = run("fresh", stop=5)
-    assert (left / "checkpoint-4").is_dir()
-    assert bits(run("fresh", fresh=True)) == bits(whole)
-
-
-def test_resuming_with_another_config_is_refused_with_what_there_is(toy):
-    ready = prepare(toy())
-    with pytest.raises(KeyboardInterrupt):
-        run_align(ready, on_step=_stop_at_three)
-    other = prepare(toy("optim.lr=0.002"))
-    with pytest.raises(UserError, match=f"no checkpoint of this run.*{ready.folder.name}"):
-        run_align(other, resume=True)
-    other.folder = ready.folder
-    with pytest.raises(UserError, match="belongs to another run"):
-        run_align(other, resume=True)
-
-
-def _stop_at_three(done, row):
-    if done == 3:
-        raise KeyboardInterrupt
 
 
 def test_what_is_saved_is_what_was_trained(toy):
@@ -364,3 +324,26 @@ def test_the_phase_of_a_frozen_target_is_shouted(toy, capsys):
     told = capsys.readouterr().err.replace("\n", " ")
     assert "WARNING: EMA OF A FROZEN NETWORK in phase 1 (steps 1 to 4)" in told
     assert target is not None
+
+
+def test_a_mean_of_recomputed_towers_is_scored_with_its_own_weights(toy):
+    ready = prepare(toy("checkpointing=true", "average.wise=[0.5]"))
+    with torch.no_grad():
+        for weight in ready.built.training.model.parameters():
+            weight.add_(0.1)
+    mixed = dict(variants(ready))["WiSE-FT (0.5 trained)"]
+    plain = prepare(toy()).built.training.model.eval()
+    plain.load_state_dict(mixed.state_dict())
+    pixels = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(mixed.encode_image(pixels), plain.encode_image(pixels))
+
+
+def test_local_views_that_cannot_be_cut_into_patches_are_refused_before_anything_runs(toy):
+    with pytest.raises(UserError, match=r"views\.size=10 is not a multiple of .* patch of 4"):
+        prepare(toy("views.local=1", "views.size=10"))
+
+
+def test_a_start_that_is_no_folder_is_said_to_be_none(toy):
+    with pytest.raises(UserError, match="There is no folder runs/pretrain/clip-nowhere"):
+        prepare(toy("start.vision=runs/pretrain/clip-nowhere"))

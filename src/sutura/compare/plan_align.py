@@ -12,19 +12,20 @@ from torch import Tensor
 
 from sutura.compare.plan_captions import CaptionSizes, caption_sizes, vocabulary
 from sutura.compare.plan_config import PlanSettings
-from sutura.compare.plan_jepa import JepaPlan, Once, Stage, count_parts, trained_parts
+from sutura.compare.plan_needs import JepaPlan, Once, Stage, count_parts, trained_parts
 from sutura.compare.plan_pass import Pass, forward_pass, loss_pass
 from sutura.compare.plan_shapes import ADAM_STATES
 from sutura.core.config import parse
 from sutura.encoders.align_outline import StartOutline, outline_random, outline_start
 from sutura.encoders.align_start import AlignStart, full_text_args
+from sutura.losses.queue import NegativeQueue
 from sutura.train.align import PLACES, AlignObjective, AlignTraining, embed
 from sutura.train.align_build import Towers, head_rates, random_towers
 from sutura.train.align_config import AlignConfig
-from sutura.train.align_feed import AlignBatch
+from sutura.train.align_feed import AlignBatch, micro_sizes
 from sutura.train.align_look import TOGETHER
 from sutura.train.align_phases import Freezer, Plan, plan
-from sutura.train.align_run import cached_until
+from sutura.train.align_run import cached_until, check_sizes, rectangles
 
 #: Steps of an epoch where the number of pictures is not known: only the order of phases is taken from it.
 _NOMINAL = 1_000
@@ -39,6 +40,13 @@ NAMES = {
     "model.bias": "scale and bias",
     "momentum": "moving average of towers and heads",
 }
+
+
+class FullQueue(NegativeQueue):
+    """A queue as it is from the step on at which it has filled up."""
+
+    def __len__(self) -> int:
+        return self.size
 
 
 class Outlined(Towers):
@@ -87,6 +95,8 @@ def plan_align(values: Mapping[str, Any], settings: PlanSettings) -> JepaPlan:
     towers = Outlined.of(config)
     d = config.data
     sizes = caption_sizes(d.of(d.train_limit), d.train, towers.outline.length, settings)
+    check_sizes(config, towers.size, sizes.pictures)
+    rectangles(config, towers.outline.vision.grid)
     per_epoch = _NOMINAL if sizes.pictures is None else sizes.pictures / config.batch
     steps = max(1, round(config.epochs * per_epoch))
     phases = plan(config.phases, steps, per_epoch, config.epochs)
@@ -130,11 +140,14 @@ def _stage(
     learns = {name for name, weight in training.named_parameters() if weight.requires_grad}
     ever |= learns
     states = sum(weight.nbytes for name, weight in training.named_parameters() if name in ever)
-    rows = config.forward
+    cut = micro_sizes(config.batch, config.forward)
+    rows = max(cut)
     steps = None if sizes.pictures is None else end - start
     objective = AlignObjective(phases, config.loss, config.views)
-    cached = config.negatives == "cached" and config.batch > rows
-    training.queue, kept = None, training.queue  # whose use is a product of the embeddings with all it holds
+    cached = config.negatives == "cached" and len(cut) > 1
+    if training.queue is not None:
+        with torch.device("meta"):
+            training.queue = FullQueue(config.loss.queue, config.dim)
     given = _batches(config, towers, rows, sizes, start, phases, until)
 
     def inputs() -> Callable[[], Tensor]:
@@ -144,30 +157,25 @@ def _stage(
             if cached:
                 with torch.no_grad():
                     embed(training.model, batch)
-            if kept is not None and training.momentum is not None:
-                assert batch.pixels is not None
-                assert batch.words is not None
-                training.momentum.keys(batch.pixels, batch.words)
             return objective(training, batch, start)[0]
 
         return loss
 
-    held = 0 if kept is None else sum(buffer.nbytes for buffer in kept.buffers()) + 4 * rows * kept.size
     cost = loss_pass(
         training,
         inputs,
         autocast=config.optim.precision == "bfloat16",
-        accumulating=rows < config.batch,
+        accumulating=len(cut) > 1,
     )
     return Stage(
         f"phase {number + 1}",
         trained_parts(learns, NAMES),
         steps,
         rows,
-        -(-config.batch // rows),
+        len(cut),
         cost,
         ADAM_STATES * states,
-        held,
+        whole=config.batch,
     )
 
 

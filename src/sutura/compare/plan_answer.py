@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sutura.compare.plan_config import PlanSettings
 from sutura.compare.plan_data import TEMPLATES
-from sutura.compare.plan_jepa import JepaPlan, Once, Part, Stage, count_parts, trained_parts
+from sutura.compare.plan_needs import JepaPlan, Once, Part, Stage, count_parts, trained_parts
 from sutura.compare.plan_pass import encoding_pass, loss_pass
 from sutura.compare.plan_shapes import ADAM_STATES
 from sutura.compare.plan_sources import source_sizes

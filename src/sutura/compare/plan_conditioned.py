@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sutura.compare.plan_captions import caption_sizes
 from sutura.compare.plan_config import PlanSettings
-from sutura.compare.plan_jepa import JepaPlan, Once, Stage, count_parts, trained_parts
+from sutura.compare.plan_needs import JepaPlan, Once, Stage, count_parts, trained_parts
 from sutura.compare.plan_pass import encoding_pass, forward_pass, loss_pass
 from sutura.compare.plan_shapes import ADAM_STATES
 from sutura.compare.plan_texts import outline_text_network
@@ -21,10 +21,10 @@ from sutura.data.caption_source import CaptionSource
 from sutura.encoders.outline import EncoderOutline, outline_encoder
 from sutura.encoders.own_vit import own_vit_outline
 from sutura.models.vit import ViT
-from sutura.models.vljepa_conditioned import TextConditionedPredictor, VLJEPAConditioned
-from sutura.train.conditioned import objective, unfrozen
+from sutura.models.vljepa_conditioned import VLJEPAConditioned
+from sutura.train.conditioned import build_predictor, check_blocks, objective, unfrozen
 from sutura.train.conditioned_config import ConditionedConfig
-from sutura.train.conditioned_data import ENCODED, ConditionedBatch
+from sutura.train.conditioned_data import ENCODED, ConditionedBatch, draw_masks
 
 NAMES = {
     "online": "online encoder",
@@ -51,6 +51,7 @@ def plan_conditioned(values: Mapping[str, Any], settings: PlanSettings) -> JepaP
         source.model_copy(update={"limit": p.count}), p.split, config.text.longest, settings
     )
     pictures = None if sizes.pictures is None else sizes.pictures + p.held
+    draw_masks(config.mask, vit.grid, 1, torch.Generator())  # refuses a ratio that hides all or nothing
     once, text_width = [], 1
     target_width = vit.width
     if config.target.kind != "ema":
@@ -68,13 +69,7 @@ def plan_conditioned(values: Mapping[str, Any], settings: PlanSettings) -> JepaP
         once.append(Once("text states", texts, config.text.batch, cost, sizes.tokens * text_width * HALF))
     with torch.device("meta"):
         online_vit = unfrozen(copy.deepcopy(vit), config.online) if config.online.train != "none" else vit
-        pr = config.predictor
-        predictor = TextConditionedPredictor(
-            vit.grid, vit.width, text_width, target_width, pr.width, pr.depth, pr.heads
-        )
-        if not config.text.use:
-            predictor.enter_text.requires_grad_(False)
-            predictor.text_kind.requires_grad_(False)
+        predictor = build_predictor(config, vit, text_width if config.text.use else None, target_width)
         model = VLJEPAConditioned(
             online_vit, predictor, moving=config.target.kind == "ema", blocks=config.target.blocks
         )
@@ -115,6 +110,7 @@ def _target(config: ConditionedConfig, vit: ViT) -> nn.Module:
     """The network that makes the targets once."""
     t = config.target
     if t.kind == "average":
+        check_blocks(config, vit, config.online.encoder.display_name())
         return copy.deepcopy(vit)
     assert t.encoder is not None
     target = outline_encoder(t.encoder)

@@ -9,7 +9,8 @@ from typing import Any
 
 from sutura.compare.plan_config import PlanSettings
 from sutura.compare.plan_gpus import GPUS, Gpu
-from sutura.compare.plan_jepa import GB, Change, JepaPlan, changes, plan_jepa
+from sutura.compare.plan_jepa import Change, changes, plan_jepa
+from sutura.compare.plan_needs import GB, JepaPlan
 from sutura.compare.tables import Table
 from sutura.compare.units import duration, gigabytes
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sutura.core.checkpoint import read_json
 from sutura.core.errors import UserError
+from sutura.encoders.align_start import load_start, no_text_tower
 from sutura.encoders.align_towers import (
     Args,
     at_size,
@@ -95,9 +96,7 @@ def outline_start(
         if both is not None and text is None:
             return both
         if text is None:
-            raise UserError(
-                f"{vision!r} is a picture tower alone; give the text tower too (a DistilBERT: hf:org/name or a folder)."
-            )
+            raise no_text_tower(vision)
         tower, args = _distilbert(text)
         seen, vision_args = (
             (both.vision, both.vision_args) if both is not None else _picture_tower(vision, image_size)
@@ -172,8 +171,6 @@ def _whole(found: Any, spec: str, image_size: int | None, length: int | None) ->
 
 def _run(folder: Path, image_size: int | None, length: int | None) -> StartOutline:
     """A finished pretraining run of ours: its files are here, and small."""
-    from sutura.encoders.align_start import load_start
-
     with torch.device("cpu"):
         found = load_start(str(folder), image_size=image_size, length=length)
 

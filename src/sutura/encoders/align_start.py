@@ -143,12 +143,22 @@ def load_start(
         start = _two_towers(folder, vision, image_size, length)
         return start if text is None else _with_text(start, text, text_revision, length)
     if text is None:
-        raise UserError(
-            f"{vision!r} is a picture tower alone; give the text tower too (a DistilBERT: hf:org/name or a folder)."
-        )
+        raise no_text_tower(vision)
     config = EncoderConfig(id=vision, image_size=image_size, revision=revision)
     found = (*picture_tower(config, plain_gelu), config.display_name())
     return _with_text(found, text, text_revision, length)
+
+
+def no_text_tower(vision: str) -> UserError:
+    """What is said of a name that brings no text tower."""
+    if ":" not in vision and not Path(vision).expanduser().exists():
+        return UserError(
+            f"There is no folder {vision}. A start is open_clip:NAME/TAG, hf:org/name, timm:NAME or zoo:NAME with a "
+            "text tower beside, or a folder of a checkpoint or of a pretraining run."
+        )
+    return UserError(
+        f"{vision!r} is a picture tower alone; give the text tower too (a DistilBERT: hf:org/name or a folder)."
+    )
 
 
 def random_start(

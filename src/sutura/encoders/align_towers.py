@@ -144,7 +144,7 @@ def from_distilbert(model: Any, what: str) -> tuple[TextEncoder, Args]:
         "heads": config.n_heads,
         "pad_id": config.pad_token_id,
         "mlp_ratio": config.hidden_dim / config.dim,
-        "activation": _activation(config.activation, what),
+        "activation": named_activation(config.activation, what),
     }
     tower = TextEncoder(**args)
     land(tower, transformers_distilbert(config.n_layers), model.state_dict(), what)
@@ -226,7 +226,8 @@ def activation_of(module: nn.Module, what: str) -> str:
     )
 
 
-def _activation(name: str, what: str) -> str:
+def named_activation(name: str, what: str) -> str:
+    """Our name of what a config of transformers says. Raises UserError for one that is not here."""
     if name not in _ACTIVATIONS:
         raise UserError(f"{what} has the activation {name!r}; known are {', '.join(_ACTIVATIONS)}.")
     return _ACTIVATIONS[name]
@@ -249,6 +250,6 @@ def _transformers_sizes(config: Any, what: str) -> Args:
         "depth": config.num_hidden_layers,
         "heads": config.num_attention_heads,
         "mlp_ratio": config.intermediate_size / config.hidden_size,
-        "activation": _activation(config.hidden_act, what),
+        "activation": named_activation(config.hidden_act, what),
         "norm_eps": config.layer_norm_eps,
     }

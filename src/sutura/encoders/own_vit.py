@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sutura.core.checkpoint import load_strict
 from sutura.core.errors import UserError
 from sutura.core.runtime import generator
+from sutura.encoders.align_towers import activation_of, named_activation
 from sutura.encoders.base import Trunk, VisionEncoder
 from sutura.models.vit import ViT
 from sutura.models.vljepa_conditioned import last_blocks
@@ -97,7 +98,7 @@ def _from_transformers(config: Any, image_size: int, *, cls: bool) -> tuple[ViT,
         config.num_attention_heads,
         mlp_ratio=config.intermediate_size / config.hidden_size,
         cls=cls,
-        activation={"gelu": "gelu", "quick_gelu": "quick_gelu"}[config.hidden_act],
+        activation=named_activation(config.hidden_act, "this encoder"),
         norm_eps=config.layer_norm_eps,
     )
     return vit, transformers_vit(config.num_hidden_layers, config.patch_size, cls)
@@ -109,7 +110,6 @@ def _from_timm(model: Any, image_size: int) -> tuple[ViT, Any]:
     pre_norm = not isinstance(model.norm_pre, nn.Identity)
     if pre_norm:
         raise ValueError("it normalises before its first block")
-    act = type(first.mlp.act).__name__.lower()
     vit = ViT(
         image_size,
         patch,
@@ -119,7 +119,7 @@ def _from_timm(model: Any, image_size: int) -> tuple[ViT, Any]:
         mlp_ratio=first.mlp.fc1.out_features / model.embed_dim,
         cls=cls,
         registers=registers,
-        activation="quick_gelu" if "quick" in act else "gelu",
+        activation=activation_of(first.mlp.act, "this encoder"),
         norm_eps=first.norm1.eps,
     )
     placed = not getattr(model, "no_embed_class", False)

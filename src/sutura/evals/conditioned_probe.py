@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from sutura.core.runtime import pick_device
 from sutura.data.image_texts import ImageTexts
 from sutura.data.labelled import LabelledParts, load_labelled
 from sutura.encoders.base import EncoderConfig, Trunk, VisionEncoder
-from sutura.encoders.own_vit import AveragedTrunk
+from sutura.encoders.own_vit import AveragedTrunk, own_vit
 from sutura.encoders.transform import Transform
 from sutura.evals.probe import Eyes, run_probes
 from sutura.evals.probe_config import ProbeConfig, probe_config
 from sutura.evals.probe_record import ProbeResult
 from sutura.models.vljepa_conditioned import VLJEPAConditioned
-from sutura.train.conditioned import Prepared, build
+from sutura.train.conditioned import Prepared, build, unfrozen
 
 #: Row of the probe's table -> what features it stands for.
 FEATURES = {
@@ -31,7 +32,7 @@ FEATURES = {
     "moving average": "the moving target's patches after training",
     "target": "the frozen target network's patches",
     "predictor": "the predictor's output for every place, from the whole picture without a caption",
-    "predictor, untrained": "the same of the predictor at its first step: what its random weights already give",
+    "predictor, untrained": "the same at the first step, encoder as loaded: what random weights already give",
 }
 
 
@@ -130,6 +131,12 @@ def _eyes(prepared: Prepared, model: VLJEPAConditioned) -> list[tuple[str, Visio
         add("moving average", AveragedTrunk(model.target, model.blocks, {"of": online.fingerprint}))
     if prepared.target is not None:
         found.append(("target", prepared.target))
-    for name, one in (("predictor, untrained", build(prepared)), ("predictor", model)):
+    first = prepared
+    if (
+        prepared.config.online.train != "none"
+    ):  # the run's own ViT has trained; its encoder is as it was loaded
+        fresh = copy.deepcopy(own_vit(online))
+        first = replace(prepared, vit=unfrozen(fresh, prepared.config.online))
+    for name, one in (("predictor, untrained", build(first)), ("predictor", model)):
         add(name, PredictedTrunk(one, {"of": "predictor", "grid": list(online.grid)}))
     return found

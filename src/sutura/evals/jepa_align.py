@@ -40,6 +40,7 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
         UserError: values, pictures, captions or towers that do not fit; no checkpoint to resume.
     """
     config = parse(AlignConfig, values, where="the preset")
+    from sutura.core.runtime import pick_device
     from sutura.evals.seen_pictures import read_seen, seen_in_test, write_seen
     from sutura.train.align_run import prepare, run_align
     from sutura.train.run_folder import run_once
@@ -49,6 +50,7 @@ def train(values: Mapping[str, Any], *, fresh: bool, resume: bool, out: Path | N
     def work() -> None:
         seen = seen_in_test(read_seen(ready.folder) or write_seen(ready.folder, ready.train), ready.test)
         say(seen.summary())
+        ready.built.training.to(pick_device(config.device))
         # Before the first step; on a resume the towers of the start are the same ones again.
         scores = {START: scored(ready, ready.built.training.model.eval())}
         with progress_bars() as bars:
@@ -140,6 +142,7 @@ def gathered(
         "form": "align",
         "run": ready.folder.name,
         "command": command,
+        "seed": config.seed,
         "start": ready.built.start,
         "data": {name: getattr(ready, name).about for name in ("train", "test")},
         "steps": result.steps,

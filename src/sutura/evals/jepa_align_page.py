@@ -14,13 +14,14 @@ def page(facts: Mapping[str, Any]) -> str:
     lines += [f"> **WARNING.** {flag}" for flag in facts["flags"]]
     lines += [""] * bool(facts["flags"])
     first = next(iter(facts["scores"].values()))["standard"]
+    in_batch = next(iter(facts["scores"].values()))["in_batch"]["pictures"]
     lines += [
         f"Retrieval of {first['pictures']:,} held-out pictures and all of their {first['texts']:,} captions, standard "
         "protocol, ties count against the model; % [95 % over pictures].",
         "",
         *_retrieval(facts["scores"]),
         "",
-        "In batches, one caption a picture (NCE@1, not comparable with the table above):",
+        f"In batches, one caption a picture (NCE@1 of {in_batch:,} pictures, not comparable with the table above):",
         "",
         *_in_batch(facts["scores"]),
         "",
@@ -106,6 +107,7 @@ def _about(facts: Mapping[str, Any]) -> list[str]:
     )
     skipped = facts["skipped_steps"]
     return [
+        f"seed {facts['seed']}: one training run, so that the intervals hold pictures' chance and not training's",
         f"start: {facts['start']}",
         facts["negatives"],
         f"trained on {facts['data']['train']}",

@@ -150,7 +150,7 @@ def curve(
 
     Returns:
         `decodes`, the numbers; `ways`, way → streams × numbers of quality; `true changes`, quality and mean number of
-        operations where the true change points cut; `any text`, the quality of the candidate drawn at random.
+        operations where the true change points cut.
 
     Raises:
         UserError: no stream.

@@ -61,10 +61,11 @@ def clip_loss_beyond(
     image: Float[Tensor, "batch dim"],
     text: Float[Tensor, "batch dim"],
     log_scale: Float[Tensor, ""],
-    negatives: Negatives,
+    negatives: Negatives | None = None,
     smoothing: float = 0.0,
+    same: Bool[Tensor, "batch batch"] | None = None,
 ) -> Float[Tensor, ""]:
-    """`clip_loss` where the batch is told apart from more pictures and texts than its own.
+    """`clip_loss` where the batch is told apart from more pictures and texts than its own, or from fewer.
 
     Args:
         image: one embedding a picture; normalised here.
@@ -72,6 +73,7 @@ def clip_loss_beyond(
         log_scale: log of the inverse temperature, unitless.
         negatives: further candidates, none of which is right; they get no gradient.
         smoothing: as in `clip_loss`.
+        same: rows that show the same picture: neither of them counts as a negative of the other.
 
     Returns:
         Nats; log(batch + kept) for embeddings that tell nothing.
@@ -84,20 +86,41 @@ def clip_loss_beyond(
     at_least_two_pairs(len(image))
     scale = log_scale.float().exp()
     logits = scale * likeness(image, text)  # pictures × texts
-    to_texts = torch.cat([logits, scale * likeness(image, negatives.texts.detach())], dim=1)
-    to_images = torch.cat([logits.T, scale * likeness(text, negatives.images.detach())], dim=1)
-    return (_own(to_texts, smoothing, negatives.same) + _own(to_images, smoothing, negatives.same)) / 2
+    to_texts, to_images = logits, logits.T
+    if negatives is not None:
+        to_texts = torch.cat([to_texts, scale * likeness(image, negatives.texts.detach())], dim=1)
+        to_images = torch.cat([to_images, scale * likeness(text, negatives.images.detach())], dim=1)
+    out = _left_out(len(image), negatives, same)
+    return (_own(to_texts, smoothing, out) + _own(to_images, smoothing, out)) / 2
+
+
+def _left_out(
+    batch: int, negatives: Negatives | None, same: Bool[Tensor, "batch batch"] | None
+) -> Bool[Tensor, "batch candidates"] | None:
+    """Where a candidate is of the row's own picture and not the row itself; None where there is none."""
+    kept = None if negatives is None else negatives.same
+    if same is None:
+        return None if kept is None else F.pad(kept, (batch, 0), value=False)
+    within = same & ~torch.eye(batch, dtype=torch.bool, device=same.device)
+    if negatives is None:
+        return within
+    return (
+        F.pad(within, (0, len(negatives.images)), value=False)
+        if kept is None
+        else torch.cat([within, kept], 1)
+    )
 
 
 def _own(
-    logits: Float[Tensor, "rows candidates"], smoothing: float, same: Bool[Tensor, "rows kept"] | None = None
+    logits: Float[Tensor, "rows candidates"],
+    smoothing: float,
+    out: Bool[Tensor, "rows candidates"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of row i for candidate i; the last candidates are left out of a row where they are the `same`."""
+    """Cross-entropy of row i for candidate i among those that are not left `out`."""
     _share(smoothing)
     own = torch.arange(len(logits), device=logits.device)
-    if same is None:
+    if out is None:
         return F.cross_entropy(logits, own, label_smoothing=smoothing)
-    out = F.pad(same, (logits.shape[1] - same.shape[1], 0), value=False)  # rows × candidates
     logs = logits.masked_fill(out, float("-inf")).log_softmax(dim=1)
     evenly = logs.masked_fill(out, 0.0).sum(dim=1) / (~out).sum(dim=1)
     return -((1 - smoothing) * logs[own, own] + smoothing * evenly).mean()

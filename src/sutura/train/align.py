@@ -6,11 +6,12 @@ Negatives are used by the contrastive and the hardest-negative term, never by th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sutura.losses.collapse import variance_loss
@@ -115,12 +116,11 @@ class AlignObjective:
         """Nats and squared distances, weighted; metrics of every term."""
         weights = self.plan.at(step).weights()
         found = embed(training.model, batch)
-        ids = torch.tensor(batch.ids, device=found.image.device)
-        terms = self.compare(training, found, described(batch.own, batch.text), ids, weights)
+        terms = self.compare(training, found, described(batch.own, batch.text), batch.ids, weights)
         metrics: dict[str, float | Tensor] = {}
         if weights["prediction"]:
             terms["prediction"], metrics = predict(training.model, batch)
-        self.keys(training, batch, ids)
+        self.keys(training, batch)
         loss = weighted(terms, weights)
         metrics |= accounts(terms, weights)
         if self.measures(step):
@@ -137,19 +137,24 @@ class AlignObjective:
         training: AlignTraining,
         found: Embedded,
         positives: Bool[Tensor, "batch batch"],
-        ids: Int[Tensor, "batch"],
+        ids: Sequence[int],
         weights: Mapping[str, float],
     ) -> dict[str, Tensor]:
-        """The terms that compare the pairs at hand with each other, before their weights."""
+        """The terms that compare the pairs at hand with each other, before their weights.
+
+        A step that begins in one shuffle of the pictures and ends in the next may hold a picture twice.
+        """
         terms: dict[str, Tensor] = {}
         if weights["contrastive"]:
-            kept = training.queue.negatives(ids) if training.queue is not None else None
-            terms["contrastive"] = self._contrast(training.model, found.image, found.text, positives, kept)
+            numbers = torch.tensor(ids, device=found.image.device)
+            same = numbers[:, None] == numbers if len({*ids}) < len(ids) else None
+            kept = training.queue.negatives(numbers) if training.queue is not None else None
+            contrast = partial(
+                self._contrast, training.model, text=found.text, positives=positives, same=same
+            )
+            terms["contrastive"] = contrast(found.image, kept=kept)
             if found.views is not None:
-                local = [
-                    self._contrast(training.model, view, found.text, positives, None)
-                    for view in found.views.unbind(1)
-                ]
+                local = [contrast(view, kept=None) for view in found.views.unbind(1)]
                 share = self.views.weight
                 terms["contrastive"] = (1 - share) * terms["contrastive"] + share * torch.stack(local).mean()
         if weights["variance"]:
@@ -161,23 +166,29 @@ class AlignObjective:
         return terms
 
     def _contrast(
-        self, model: AlignVLJEPA, image: Tensor, text: Tensor, positives: Tensor, kept: Negatives | None
+        self,
+        model: AlignVLJEPA,
+        image: Tensor,
+        text: Tensor,
+        positives: Tensor,
+        same: Tensor | None,
+        kept: Negatives | None,
     ) -> Tensor:
         if self.loss.contrastive == "infonce":
-            if kept is None:
+            if kept is None and same is None:
                 return clip_loss(image, text, model.log_scale, self.loss.smoothing)
-            return clip_loss_beyond(image, text, model.log_scale, kept, self.loss.smoothing)
+            return clip_loss_beyond(image, text, model.log_scale, kept, self.loss.smoothing, same)
         assert model.bias is not None
         return sigmoid_loss(image, text, model.log_scale, model.bias, positives, self.loss.smoothing)
 
-    def keys(self, training: AlignTraining, batch: AlignBatch, ids: Int[Tensor, "batch"]) -> None:
+    def keys(self, training: AlignTraining, batch: AlignBatch) -> None:
         """Embeddings by the moving average, for the queue, once the step has moved the weights."""
         if training.queue is None or training.momentum is None:
             return
         assert batch.pixels is not None
         assert batch.words is not None
         image, text = training.momentum.keys(batch.pixels, batch.words)
-        training.pending.append((image, text, ids))
+        training.pending.append((image, text, torch.tensor(batch.ids, device=image.device)))
 
 
 def predict(model: AlignVLJEPA, batch: AlignBatch) -> tuple[Float[Tensor, ""], dict[str, float | Tensor]]:

@@ -113,6 +113,11 @@ class Towers:
             UserError: heads, predictor or towers that do not fit each other.
         """
         c, start = self.config, self.start or self._random(captions)
+        if c.views.local and c.views.size % start.vision.patch_size:
+            raise UserError(
+                f"views.size={c.views.size} is not a multiple of the picture tower's patch of "
+                f"{start.vision.patch_size} pixels; local views are cut into the same patches."
+            )
         text, text_args = self._pooled(start)
         siglip = c.loss.contrastive == "siglip"
         heads = [self._head(start, text, i) for i in range(2)]

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sutura.core.log import say
 from sutura.data.image_texts import ImageTexts
-from sutura.losses.contrastive import sigmoid_loss
+from sutura.losses.contrastive import likeness
 from sutura.models.vljepa_align import LEAST_SCALE, MOST_SCALE
 from sutura.train.align_build import Built
 from sutura.train.align_config import AlignConfig
 from sutura.train.align_look import embed_ids, embed_pictures
 from sutura.train.align_texts import Texts, described
 
-#: Steps of L-BFGS; two numbers need a few.
-STEPS = 50
+#: Steps of L-BFGS; two numbers need a few. Decimals that are kept: rounding differs between machines, and the name of a
+#: run hangs on its first weights.
+STEPS, DECIMALS = 100, 3
 
 
 def calibrated(
@@ -42,29 +45,46 @@ def calibrated(
         log_scale: where the search begins.
 
     Returns:
-        Those with the least sigmoid loss over such batches, the scale in the range the model holds it in.
+        Those with the least sigmoid loss over whole batches of that size (all pairs, where there are fewer), the scale
+        in the range the model holds it in.
 
     Source: Zhai et al. 2023, arXiv:2303.15343, section 3.2, for a bias at the share of positives before the first step.
     Differs: fitted to the embeddings, where the paper starts from random ones and takes 10 and -10.
     """
-    groups = [slice(at, at + batch) for at in range(0, len(image), batch)]
-    groups = [part for part in groups if len(image[part]) > 1]
-    scale = torch.tensor(float(log_scale), requires_grad=True)
+    # A rest would count as much as a whole batch, and has another share of wrong pairs.
+    whole = max(1, len(image) // batch)
+    groups = [slice(at * batch, (at + 1) * batch) for at in range(whole)]
+    pairs = [(likeness(image[p], text[p]).double(), positives[p, p]) for p in groups]
+    scale = torch.tensor(float(log_scale), dtype=torch.float64, requires_grad=True)
     # At the mean logit every pair is as likely as not; the fit goes down from there.
-    bias = torch.tensor(-float(log_scale), requires_grad=True)
-    search = torch.optim.LBFGS([scale, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
+    bias = torch.tensor(-float(log_scale), dtype=torch.float64, requires_grad=True)
+    _least(pairs, scale, bias, [scale, bias])
+    with torch.no_grad():
+        scale.clamp_(math.log(LEAST_SCALE), math.log(MOST_SCALE))
+    _least(pairs, scale, bias, [bias])  # the one that goes with the scale as it is held
+    return round(float(scale.detach()), DECIMALS), round(float(bias.detach()), DECIMALS)
+
+
+def _least(
+    pairs: Sequence[tuple[Tensor, Tensor]], scale: Tensor, bias: Tensor, moving: Sequence[Tensor]
+) -> None:
+    """Move `moving` to where the sigmoid loss of some batches' cosines is least; in float64, to the bottom."""
+    search = torch.optim.LBFGS(
+        moving, max_iter=STEPS, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         search.zero_grad()
-        each = [sigmoid_loss(image[p], text[p], scale, bias, positives[p, p]) for p in groups]
+        each = []
+        for cosines, right in pairs:
+            logits = scale.exp() * cosines + bias
+            each.append(-F.logsigmoid(torch.where(right, logits, -logits)).sum() / len(cosines))
         total = torch.stack(each).mean()
         total.backward()
         return total
 
     with torch.enable_grad():
         search.step(loss)
-    held = scale.detach().clamp(math.log(LEAST_SCALE), math.log(MOST_SCALE))
-    return float(held), float(bias.detach())
 
 
 @torch.no_grad()
@@ -84,3 +104,8 @@ def calibrate(config: AlignConfig, built: Built, held: ImageTexts, texts: Texts)
         f"{config.name}: SigLIP begins with a scale of {math.exp(scale):.2f} and a bias of {bias:.2f}, fitted to "
         f"{len(held):,} held-out pairs, since the towers were trained by another loss (loss.calibrate)."
     )
+    if len(held) < config.compared():
+        say(
+            f"{config.name}: a step compares {config.compared():,} pairs, more than there were to fit to "
+            "(data.look_limit): the bias begins a little high."
+        )

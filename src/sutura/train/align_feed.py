@@ -49,6 +49,15 @@ class AlignBatch(NamedTuple):
     views: Float[Tensor, "batch views 3 small small"] | None = None
 
 
+def micro_sizes(batch: int, micro_batch: int) -> list[int]:
+    """Pairs of every micro-batch of a step; a last single pair, which has no negative, joins the one before."""
+    whole, rest = divmod(batch, micro_batch)
+    found = [micro_batch] * whole + ([rest] if rest else [])
+    if found[-1] == 1 and len(found) > 1:
+        found[-2:] = [found[-2] + 1]
+    return found
+
+
 class AlignFeed:
     """Passes over pictures with captions, a caption drawn anew each time.
 
@@ -100,12 +109,8 @@ class AlignFeed:
         self._shuffles: dict[int, np.ndarray] = {}
 
     def sizes(self) -> list[int]:
-        """Pairs of every micro-batch of a step; a last single pair joins the one before."""
-        whole, rest = divmod(self.batch, self.micro_batch)
-        found = [self.micro_batch] * whole + ([rest] if rest else [])
-        if found[-1] == 1 and len(found) > 1:
-            found[-2:] = [found[-2] + 1]
-        return found
+        """Pairs of every micro-batch of a step."""
+        return micro_sizes(self.batch, self.micro_batch)
 
     def micro_batches(self, step: int) -> list[AlignBatch]:
         """The pairs of a step, in the order of a seeded shuffle of the pictures."""

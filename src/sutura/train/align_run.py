@@ -77,21 +77,16 @@ def prepare(config: AlignConfig) -> Prepared:
     d = config.data
     cache, towers = Path(d.cache), Towers.open(config)
     size = towers.size
-    if d.store is not None and d.store < size:
-        raise UserError(f"data.store={d.store} is less than the {size} pixels that the picture tower takes.")
+    check_sizes(config, size, None)
     train = load_image_texts(d.of(d.train_limit), split=d.train, side=d.store or size, cache=cache)
-    if config.batch > len(train):
-        raise UserError(
-            f"batch={config.batch} is more than the {len(train):,} training pictures of {train.name}; a batch holds "
-            "different pictures. Lower it, or raise data.train_limit."
-        )
+    check_sizes(config, size, len(train))
     per_epoch = len(train) / config.batch
     steps = max(1, round(config.epochs * per_epoch))
     planned = plan(config.phases, steps, per_epoch, config.epochs)
     looked = load_image_texts(d.of(d.look_limit), split=d.look, side=size, cache=cache)
     test = load_image_texts(d.of(d.test_limit), split=d.test, side=size, cache=cache)
     built = towers.build([one for own in train.captions for one in own])
-    _masks(config, built)
+    rectangles(config, built.grid)
     texts = tokenise(looked, built.tokenizer, cache)
     if built.uncalibrated and config.loss.calibrate:
         calibrate(config, built, looked, texts)
@@ -216,7 +211,7 @@ def feed_of(ready: Prepared, device: torch.device) -> AlignFeed:
         size=built.size,
         mean=built.mean,
         std=built.std,
-        masks=_masks(config, built),
+        masks=rectangles(config, built.grid),
         augment=config.augment,
         views=config.views,
         image_rows=_image_rows(ready, device),
@@ -224,9 +219,31 @@ def feed_of(ready: Prepared, device: torch.device) -> AlignFeed:
     )
 
 
-def _masks(config: AlignConfig, built: Built) -> RectangleMask:
+def check_sizes(config: AlignConfig, size: int, pictures: int | None) -> None:
+    """Refuse what does not fit the pictures.
+
+    Args:
+        config: of the run.
+        size: of the picture tower's pictures.
+        pictures: to train on; None where not known yet.
+
+    Raises:
+        UserError: pictures that are stored smaller than that, or fewer than a batch holds.
+    """
+    store = config.data.store
+    if store is not None and store < size:
+        raise UserError(f"data.store={store} is less than the {size} pixels that the picture tower takes.")
+    if pictures is not None and config.batch > pictures:
+        raise UserError(
+            f"batch={config.batch} is more than the {pictures:,} training pictures; a batch holds different pictures. "
+            "Lower it, or raise data.train_limit."
+        )
+
+
+def rectangles(config: AlignConfig, grid: tuple[int, int]) -> RectangleMask:
+    """What draws the hidden patches. Raises UserError for a share that hides all or nothing of the grid."""
     try:
-        return RectangleMask(built.grid, config.predictor.ratio)
+        return RectangleMask(grid, config.predictor.ratio)
     except ValueError as error:
         raise UserError(f"predictor.ratio: {error}") from None
 

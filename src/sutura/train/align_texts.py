@@ -11,24 +11,26 @@ from jaxtyping import Bool, Int, Int32
 from torch import Tensor
 
 from sutura.core.checkpoint import atomic_directory, read_json, write_json
+from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
 from sutura.core.log import say
 from sutura.data.image_texts import ImageTexts
 from sutura.encoders.text_tokenizer import TextTokenizer
 
 #: Raised when the layout on disk changes. Captions that are tokenised at a time.
-FORMAT, CHUNK = 1, 4096
+FORMAT, CHUNK = 2, 4096
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Different captions, each once.
+    """Different captions, each once: those that are the same to the text tower, such as two that differ behind its
+    last token, are one text.
 
     Args:
         ids: token ids of every text, padded.
         own: numbers of a picture's texts, in the order of its captions; -1 where it has fewer than others.
         lengths: tokens of every text, its end included.
-        cut: texts that were longer than the context and lost their end.
+        cut: captions that were longer than the context and lost their end.
     """
 
     ids: Int32[np.ndarray, "texts length"]
@@ -79,14 +81,26 @@ def _write(data: ImageTexts, tokenizer: TextTokenizer, folder: Path) -> None:
     for row, captions in enumerate(data.captions):
         for column, caption in enumerate(captions):
             own[row, column] = number.setdefault(caption, len(number))
-    texts, parts, cut = list(number), [], tokenizer.cut
+    texts, parts, before = list(number), [], tokenizer.cut
     for start in range(0, len(texts), CHUNK):
         ids = tokenizer(texts[start : start + CHUNK]).to(torch.int32).numpy()
         wide = np.full((len(ids), tokenizer.length), tokenizer.pad_id, np.int32)
         wide[:, : ids.shape[1]] = ids
         parts.append(wide)
     ids = np.concatenate(parts)
-    np.save(folder / "ids.npy", ids)
-    np.save(folder / "lengths.npy", ((ids == tokenizer.end_id).argmax(axis=1) + 1).astype(np.int32))
-    np.save(folder / "own.npy", own)
-    write_json(folder / "facts.json", {"texts": len(texts), "cut": tokenizer.cut - cut})
+    ends = ids == tokenizer.end_id
+    if not (ended := ends.any(axis=1)).all():
+        raise UserError(
+            f"The tokenizer puts no end of text (id {tokenizer.end_id}) behind {(~ended).sum():,} of {len(texts):,} "
+            f"captions, such as {texts[int(ended.argmin())]!r}; the text tower would not know where they end. Give a "
+            "checkpoint with the tokenizer that it was trained with."
+        )
+    lengths = (ends.argmax(axis=1) + 1).astype(np.int32)
+    place: dict[bytes, int] = {}
+    rows = (row[:length].tobytes() for row, length in zip(ids, lengths, strict=True))
+    merged = np.array([place.setdefault(row, len(place)) for row in rows], np.int32)
+    first = np.unique(merged, return_index=True)[1]
+    np.save(folder / "ids.npy", ids[first])
+    np.save(folder / "lengths.npy", lengths[first])
+    np.save(folder / "own.npy", np.where(own < 0, own, merged[own]))
+    write_json(folder / "facts.json", {"texts": len(texts), "cut": tokenizer.cut - before})

@@ -108,8 +108,7 @@ def _target(config: ConditionedConfig, online: VisionEncoder, vit: ViT) -> Visio
     if t.kind == "ema":
         return None
     if t.kind == "average":
-        if t.blocks > vit.depth:
-            raise UserError(f"target.blocks={t.blocks}: {online.name!r} has {vit.depth} blocks.")
+        check_blocks(config, vit, online.name)
         trunk = AveragedTrunk(copy.deepcopy(vit), t.blocks, {"of": online.fingerprint})
         seen = Transform(online.transform, {"of": online.fingerprint}, "squash")
         name = f"{online.name}, last {t.blocks} blocks"
@@ -132,6 +131,12 @@ def _target(config: ConditionedConfig, online: VisionEncoder, vit: ViT) -> Visio
     return target
 
 
+def check_blocks(config: ConditionedConfig, vit: ViT, name: str) -> None:
+    """Refuse to average more blocks than there are. Raises UserError."""
+    if config.target.blocks > vit.depth:
+        raise UserError(f"target.blocks={config.target.blocks}: {name!r} has {vit.depth} blocks.")
+
+
 def unfrozen(vit: ViT, config: OnlineConfig) -> ViT:
     """Let the last blocks with the final norm, or everything, train."""
     if config.train == "all":
@@ -148,23 +153,30 @@ def build(prepared: Prepared) -> VLJEPAConditioned:
     """The model at its first step; the predictor's weights depend on the seed alone."""
     c, vit = prepared.config, prepared.vit
     text, target = prepared.train.text, prepared.target
+    predictor = build_predictor(c, vit, text.width if text else None, target.width if target else vit.width)
+    initialise(predictor, generator(c.seed, "predictor"))
+    return VLJEPAConditioned(vit, predictor, moving=target is None, blocks=c.target.blocks)
+
+
+def build_predictor(
+    config: ConditionedConfig, vit: ViT, text_width: int | None, target_width: int
+) -> TextConditionedPredictor:
+    """The predictor of an online encoder; its text side is frozen where there is no text.
+
+    Raises:
+        UserError: sizes that build none.
+    """
+    p = config.predictor
     try:
         predictor = TextConditionedPredictor(
-            vit.grid,
-            vit.width,
-            text.width if text else 1,
-            target.width if target else vit.width,
-            c.predictor.width,
-            c.predictor.depth,
-            c.predictor.heads,
+            vit.grid, vit.width, text_width or 1, target_width, p.width, p.depth, p.heads
         )
     except ValueError as error:
         raise UserError(f"predictor: {error}") from None
-    initialise(predictor, generator(c.seed, "predictor"))
-    if text is None:  # no weight may wait for a gradient that never comes
+    if text_width is None:  # no weight may wait for a gradient that never comes
         predictor.enter_text.requires_grad_(False)
         predictor.text_kind.requires_grad_(False)
-    return VLJEPAConditioned(vit, predictor, moving=target is None, blocks=c.target.blocks)
+    return predictor
 
 
 def token_losses(

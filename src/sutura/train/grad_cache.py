@@ -81,7 +81,7 @@ class CachedStep:
         leaves = _leaves(parts)
         own, text = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("own", "text"))
         positives = described(own, text)
-        ids = torch.tensor([i for batch in batches for i in batch.ids], device=device)
+        ids = [i for batch in batches for i in batch.ids]
         with accelerator.autocast():
             terms = self.objective.compare(training, leaves, positives, ids, weights)
         measures = _Measured(training, terms, weights, leaves) if self.objective.measures(step) else None
@@ -104,7 +104,7 @@ class CachedStep:
                 measures.add(again, sizes, i, None if predicted is None else batch.share * predicted)
             if surrogate.requires_grad:
                 accelerator.backward(surrogate)
-            self.objective.keys(training, batch, torch.tensor(batch.ids, device=device))
+            self.objective.keys(training, batch)
         means = {name: torch.stack(values).sum() for name, values in told.items()}
         if "prediction" in means:
             terms["prediction"] = means.pop("prediction")

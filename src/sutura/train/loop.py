@@ -94,7 +94,7 @@ def fit(
 
     Args:
         objective: loss of one micro-batch, scaled so that the losses of a step's micro-batches add up to the
-            step's loss; metrics are averaged over the micro-batches.
+            step's loss; metrics are averaged over the micro-batches, by their `share` where they have one.
         directory: receives metrics.jsonl, bad_batches.jsonl and checkpoints; None keeps nothing.
         groups: parameter groups; without it one group holds everything.
         whole_step: forward and backward over all micro-batches of a step, in place of the objective on each: for a
@@ -218,11 +218,13 @@ def _backward(
         raise UserError(f"The feed gave no batch for step {step}; its number of steps is too large.")
     losses: list[Tensor] = []
     metrics: dict[str, list[Any]] = {}
+    weights: dict[str, list[float]] = {}
     if whole_step is not None:
         every = [send_to_device(batch, accelerator.device) for batch in batches]
         loss, values = whole_step(model, every, step, accelerator)
         losses.append(loss.detach().float())
         metrics = {name: [v.detach().float() if isinstance(v, Tensor) else v] for name, v in values.items()}
+        weights = {name: [1.0] for name in values}
     for index, counts in share(0 if whole_step else len(batches), team, even=sharded):
         with accelerator.autocast():
             loss, values = objective(model, send_to_device(batches[index], accelerator.device), step)
@@ -230,21 +232,23 @@ def _backward(
         if not counts:
             continue
         losses.append(loss.detach().float())
+        # In first ones, so that equal shares weigh exactly 1.
+        weight = getattr(batches[index], "share", 1.0) / getattr(batches[0], "share", 1.0)
         for name, value in values.items():
-            metrics.setdefault(name, []).append(
-                value.detach().float() if isinstance(value, Tensor) else value
-            )
+            told = value.detach().float() if isinstance(value, Tensor) else value
+            metrics.setdefault(name, []).append(weight * told)
+            weights.setdefault(name, []).append(weight)
     if taken := metrics.keys() & set(_OWN):
         raise UserError(f"The objective names a metric {sorted(taken)[0]!r}, which the loop writes itself.")
     sum_gradients(parameters, team)
     norm = accelerator.clip_grad_norm_(parameters, math.inf if clip is None else clip)
     means = {"loss": torch.stack(losses).sum() if losses else 0.0, "grad_norm": norm}
-    means |= {name: sum(values) / len(values) for name, values in metrics.items()}
+    means |= {name: sum(values) / sum(weights[name]) for name, values in metrics.items()}
     on_device = {name: value for name, value in means.items() if isinstance(value, Tensor)}
     read = torch.stack([value.float().reshape(()) for value in on_device.values()]).tolist()
     row = {**means, **dict(zip(on_device, read, strict=True))}
     if team.several:
-        return join_rows(row, {name: len(values) for name, values in metrics.items()}, team)
+        return join_rows(row, {name: sum(found) for name, found in weights.items()}, team)
     return row
 
 

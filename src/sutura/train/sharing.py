@@ -73,12 +73,12 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         yield bucket
 
 
-def join_rows(row: Mapping[str, Any], counts: Mapping[str, int], team: Processes) -> dict[str, Any]:
+def join_rows(row: Mapping[str, Any], counts: Mapping[str, float], team: Processes) -> dict[str, Any]:
     """A step's values over all processes, the same in each: the loss is a sum, metrics are means.
 
     Args:
         row: of this process; `grad_norm` is of the summed gradients already.
-        counts: micro-batches behind each metric.
+        counts: micro-batches behind each metric, by their weight.
         team: the processes.
     """
     everyone = team.gather((dict(row), dict(counts)))
