@@ -29,7 +29,17 @@ def test_yes_and_no_are_shown_where_they_are_asked_for(synthetic: Callable[..., 
     table = yes_no_table(frame, "world/test")
     assert table is not None
     rows = {row[0]: row[1:] for row in table.rows}
+    assert list(rows) == [f"{arm}{kind}" for kind in ("", " · count", " · exist") for arm in ("clip", "vit")]
+    assert rows["clip · exist"] == rows["clip"]
     assert rows["clip"] == ("100.0", "100.0", "100.0", "100.0", "100.0", "0", "100.0")
     assert rows["vit"] == ("0.0", "0.0", "0.0", "0.0", "0.0", "0", "0.0")
+    few = pl.col("item_id") == "p0/q0"
+    mixed = synthetic({("clip", "picture"): 1.0}, seeds=(0,), pictures=40).with_columns(
+        pl.when(few).then(pl.lit("what")).otherwise(pl.lit("is it")).alias("question_type"),
+        pl.when(few).then(pl.lit(["red"])).otherwise("references").alias("references"),
+    )
+    table = yes_no_table(mixed, "world/test")
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["clip", "clip · is it"]
     other = frame.with_columns(pl.lit(["red"], pl.List(pl.String)).alias("references"))
     assert yes_no_table(other, "world/test") is None

@@ -85,6 +85,42 @@ def test_scores_stand_again_without_what_was_trained_on(folder: Path, tmp_path: 
     ]
 
 
+def test_a_benchmark_judged_by_likelihood_has_it_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sutura eval` turns it on; a comparison, whose cells are named by their settings, says so and stops."""
+    from dataclasses import replace
+
+    from sutura.compare import single
+    from sutura.compare.load import load_data
+    from sutura.compare.settings import settings
+    from sutura.evals.benchmarks import get_benchmark
+
+    row = replace(get_benchmark("world/test", {"limit": 2, "questions_per_picture": 1}), metric="rotated")
+    choices = ("red", "yes", "2")
+
+    def load(source: object) -> object:
+        data = load_vqa(source)  # type: ignore[arg-type]
+        pictures = [
+            replace(p, samples=tuple(replace(s, choices=(*s.answers, *choices)) for s in p.samples))
+            for p in data.pictures
+        ]
+        return replace(data, pictures=pictures)
+
+    monkeypatch.setattr(single, "get_benchmark", lambda *_, **__: row)
+    monkeypatch.setattr(single, "load_vqa", load)
+    out = tmp_path / "ledger.parquet"
+    table = evaluate_saved([folder / "clip"], "world/test", out=out, config=EvaluateConfig(max_new_tokens=1))
+    assert "rotated, % [95 %]" in table
+    assert read_ledger(out).filter(encoder="clip")["rotated"].null_count() == 0
+
+    asked = ["data.train.limit=2", "data.test=[{benchmark: sugarcrepe/add_obj, data: {path: x}}]"]
+    with pytest.raises(
+        UserError, match=r"judged by likelihood_token.*evaluate.likelihood=true and not with false"
+    ):
+        load_data(settings("world", asked))
+
+
 def test_so_many_questions_and_no_more() -> None:
     data = load_vqa({"source": "world", "split": "test", "limit": 4, "questions_per_picture": 3})
     few = at_most(data, 5)

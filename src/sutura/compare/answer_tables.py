@@ -9,6 +9,9 @@ from sutura.compare.tables import Table
 from sutura.evals.pope import asks_yes_or_no, yes_no_scores
 from sutura.evals.prediction_health import COUNTS, health_by_arm
 
+#: Question types of a yes/no set that are shown by themselves.
+MOST_TYPES = 4
+
 HEALTH_NOTE = (
     "Answers that are suspect whatever their score, over all seeds: *repeated* are a run's most frequent answer where "
     "it is given far more often than any one answer is right, *looping* say the same words three times in a row, "
@@ -38,20 +41,31 @@ def _count(number: int, answers: int) -> str:
 
 
 def yes_no_table(frame: pl.DataFrame, benchmark: str) -> Table | None:
-    """Accuracy, precision, recall, F1 and share of yes in percent; None for a set that asks for something else."""
+    """Accuracy, precision, recall, F1 and share of yes in percent; None for a set that asks for something else.
+
+    Where the set has two to four question types, such as POPE's ways of drawing absent objects, each that asks for yes
+    or no has rows of its own behind those of the whole.
+    """
     if not asks_yes_or_no(frame, benchmark):
         return None
+    here = frame.filter(pl.col("benchmark") == benchmark)
+    types = here["question_type"].unique().sort().to_list()
+    shown = [
+        kind for kind in types if asks_yes_or_no(here.filter(pl.col("question_type") == kind), benchmark)
+    ]
     rows = []
-    published = yes_no_scores(frame, benchmark, "published")
-    for strict, theirs in zip(yes_no_scores(frame, benchmark), published, strict=True):
-        values = (strict.accuracy, strict.precision, strict.recall, strict.f1, strict.yes_ratio)
-        rows.append(
-            (
-                Arm(strict.encoder, strict.condition).label,
-                *(f"{100 * value:.1f}" for value in values),
-                str(strict.neither),
-                f"{100 * theirs.accuracy:.1f}",
+    for kind in (None, *(shown if 2 <= len(types) <= MOST_TYPES else ())):
+        published = yes_no_scores(frame, benchmark, "published", kind)
+        for strict, theirs in zip(yes_no_scores(frame, benchmark, "strict", kind), published, strict=True):
+            values = (strict.accuracy, strict.precision, strict.recall, strict.f1, strict.yes_ratio)
+            label = Arm(strict.encoder, strict.condition).label
+            rows.append(
+                (
+                    label if kind is None else f"{label} · {kind}",
+                    *(f"{100 * value:.1f}" for value in values),
+                    str(strict.neither),
+                    f"{100 * theirs.accuracy:.1f}",
+                )
             )
-        )
     names = ("accuracy", "precision", "recall", "F1", "yes", "neither", "accuracy as POPE reads")
     return Table(("arm", *names), tuple(rows))

@@ -20,7 +20,7 @@ _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 44rem; margin: 0 auto; padding: 1rem; }
 article { border-top: 1px solid #8888; padding: 1rem 0; }
-img { max-width: 100%; display: block; image-rendering: auto; }
+img { width: min(100%, 28rem); display: block; }
 fieldset { border: 1px solid #8888; border-radius: .4rem; margin: .5rem 0; }
 label { margin-right: .8rem; white-space: nowrap; }
 header { position: sticky; top: 0; background: Canvas; padding: .5rem 0; }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sutura.evals.anls import anls
 from sutura.evals.vqa_official import AGREEING, ARTICLES, CROWD, NUMBER_WORDS, official_vqa_accuracy
@@ -24,6 +25,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)")
 TOLERANCE = 0.05
 
 
+@lru_cache(maxsize=1 << 16)
 def normalise(text: str) -> str:
     """Lower case, no articles, no punctuation, number words as digits, single spaces.
 

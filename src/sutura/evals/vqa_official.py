@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBER_WORDS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBERS)}
@@ -76,6 +77,7 @@ def _table() -> dict[str, str]:
 CONTRACTIONS = _table()
 
 
+@lru_cache(maxsize=1 << 16)
 def punctuation(text: str) -> str:
     """Marks out of an answer.
 

@@ -49,7 +49,7 @@ def lmms_samples(frame: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def write_lmms_samples(frame: pl.DataFrame, directory: Path) -> list[Path]:
-    """Write `<model>/<benchmark>_samples.jsonl` for every run of a ledger.
+    """Write `<run>/sutura_samples_<benchmark>.jsonl` for every run of a ledger.
 
     Args:
         frame: a ledger.
@@ -65,7 +65,7 @@ def write_lmms_samples(frame: pl.DataFrame, directory: Path) -> list[Path]:
     groups = frame.partition_by("encoder", "condition", "seed", "benchmark", as_dict=True)
     for (encoder, condition, seed, benchmark), part in sorted(groups.items()):
         folder = directory / _plain(f"{encoder}__{condition}__seed{seed}")
-        path = folder / f"samples_{_plain(str(benchmark))}.jsonl"
+        path = folder / f"sutura_samples_{_plain(str(benchmark))}.jsonl"
         if path in written or path.exists():
             raise UserError(f"{path} exists already; name another folder with --out.")
         folder.mkdir(parents=True, exist_ok=True)
