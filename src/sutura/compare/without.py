@@ -96,11 +96,12 @@ def without_lines(pairs: Sequence[Without]) -> list[str]:
     """Markdown of the report: for each benchmark what changes, and the table."""
     lines = []
     for pair in pairs:
-        lines += [_sentence(pair), "", without_table(pair).markdown(), ""]
+        lines += [without_sentence(pair), "", without_table(pair).markdown(), ""]
     return lines
 
 
-def _sentence(pair: Without) -> str:
+def without_sentence(pair: Without) -> str:
+    """What changes, in words of report.md."""
     total = len(pair.before.scores.item_ids)
     head = f"**{pair.benchmark} without the {pair.removed:,} of {total:,} items whose pictures were trained on.**"
     if pair.after is None:

@@ -20,6 +20,7 @@ from sutura.compare.report_page.account import (
 )
 from sutura.compare.report_page.items import KIND_NOTES, KINDS, Item, choose
 from sutura.compare.report_page.markup import Section
+from sutura.compare.report_page.others import with_others
 from sutura.compare.report_page.pictures import Pictures, thumbnails
 from sutura.compare.report_page.sections import (
     accuracy_section,
@@ -62,6 +63,7 @@ def render(view: View, pictures: Pictures | None = None, largest: int = LARGEST)
 
     Items are halved, then pictures, until it fits.
     """
+    view = with_others(view)
     sections = list(_sections(view))
     items, budget = ITEMS, PICTURE_BUDGET
     while True:
