@@ -297,3 +297,23 @@ def test_what_cannot_be_exported_is_a_sentence(pushed: Pushed, tmp_path: Path) -
         with pytest.raises(UserError, match=said):
             export(source, tmp_path / "out", layout)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_ledger_of_older_columns_is_taken_and_a_changed_new_score_is_not(tmp_path: Path) -> None:
+    """What is younger than a ledger is not known there; what is there must follow from the answers."""
+    import polars as pl
+
+    from sutura.core.errors import UserError
+    from sutura.data.samples import BytesPicture, Sample
+    from sutura.evals.ledger import ADDED, check_ledger, ledger_row
+    from sutura.hub.pull import _check_ledger
+
+    asked = Sample(BytesPicture(b""), "what?", ("blue",), "p", "i", "what")
+    row = ledger_row(asked, "glue", run="h", encoder="e", seed=0, condition="blind", benchmark="b")
+    facts = {"hash": "h", "encoder": "e", "seed": 0, "condition": "blind"}
+    frame = check_ledger(pl.DataFrame([row]))
+    frame.drop(list(ADDED[2])).write_parquet(tmp_path / "ledger.parquet")
+    _check_ledger(tmp_path, facts, "It")
+    frame.with_columns(pl.lit(1.0).alias("anls")).write_parquet(tmp_path / "ledger.parquet")
+    with pytest.raises(UserError, match=r"says anls=1.0 where 'glue' scores 0.75"):
+        _check_ledger(tmp_path, facts, "It")
