@@ -1,4 +1,4 @@
-"""What other computations add to the page's sections: ranks, learning curves, Pareto, leakage, health of the answers."""
+"""What other computations add to the page: ranks, learning curves, Pareto, leakage, health of the answers."""
 
 from __future__ import annotations
 
