@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-ROWS = 44
+ROWS = 52
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
