@@ -19,6 +19,8 @@ from sutura.compare.tables import display
 HEIGHT = 230.0
 #: Costs nearer to each other than this share are alike; a factor above WIDE_APART is drawn with a log scale.
 ALIKE, WIDE_APART = 0.05, 8.0
+#: Pixels of the narrowest plane, and of a letter, to see which names would lie on each other.
+NARROW, LETTER = 200.0, 7.0
 #: Letters that fit between two labels one above the other, in pixels.
 APART = 14.0
 
@@ -124,13 +126,20 @@ def _ends(standing: Standing, arm: Arm) -> tuple[float, float]:
 
 
 def _names(standing: Standing, prices: Mapping[Arm, float], x: Scale, y: Scale) -> list[Markup]:
-    """Names beside the marks, moved down where they would lie on each other."""
+    """Names beside the marks; one that would lie on a mark or on another name is left to the legend."""
+    places = {
+        arm: (NARROW * x.at(price), down(y, 100 * standing.estimates[arm].mean, HEIGHT))
+        for arm, price in prices.items()
+    }
+    taken = [(across - 7, across + 7, level) for across, level in places.values()]
     texts = []
-    last = {"start": -APART, "end": -APART}
-    for arm in sorted(prices, key=lambda arm: down(y, standing.estimates[arm].mean * 100, HEIGHT)):
+    for arm, (across, level) in sorted(places.items(), key=lambda found: found[1][1]):
         side = "end" if x.at(prices[arm]) > 0.6 else "start"
-        level = max(down(y, 100 * standing.estimates[arm].mean, HEIGHT), last[side] + APART)
-        last[side] = level
+        reach = 9 + LETTER * len(arm.label)
+        box = (across - reach, across - 9) if side == "end" else (across + 9, across + reach)
+        if any(box[0] < right and left < box[1] and abs(level - at) < APART for left, right, at in taken):
+            continue
+        taken.append((*box, level))
         shift = "-9" if side == "end" else "9"
         text = tag("text", arm.label, x="0", dx=shift, y="4", text_anchor=side)
         texts.append(tag("svg", text, x=x.percent(prices[arm]), y=number(level), class_="at name"))
