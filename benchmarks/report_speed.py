@@ -25,7 +25,7 @@ from sutura.compare.report import write_report
 from sutura.compare.report_page import Pictures
 from sutura.core.doctor import machine
 from sutura.data.samples import BytesPicture, PictureTurns, Sample, make_data
-from sutura.evals.ledger import SCHEMA, check_ledger
+from sutura.evals.ledger import SCHEMA, brought_up, check_ledger
 
 BENCHMARK = "local:large"
 FAMILIES = ("exist", "count", "compare", "colour", "shape", "size", "material", "side", "chain")
@@ -94,7 +94,7 @@ def ledger(samples: list[Sample], encoders: int, seeds: int) -> pl.DataFrame:
             name: value if isinstance(value, pl.Series) else pl.lit(value, SCHEMA[name])
             for name, value in columns.items()
         }
-        frames.append(base.with_columns(**named).select(list(SCHEMA)))
+        frames.append(brought_up(base.with_columns(**named)).select(list(SCHEMA)))
     return pl.concat(frames)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 import sutura
+from sutura.compare.publish import read_comparison
 from sutura.core.config import load_config
 from sutura.evals.ledger import read_ledgers
 
@@ -24,6 +25,9 @@ if __name__ == "__main__":  # worker processes import this file
     report = sutura.compare(config)
     print(report.read_text(encoding="utf-8").split("## Verdict")[1].split("##")[0])
 
-    cells = sorted((report.parents[1] / "cells").glob("*/ledger.parquet"))
-    right = read_ledgers(cells).group_by("encoder", "condition", "question_type").agg(pl.col("exact").mean())
+    right = (
+        read_ledgers(read_comparison(report.parent).ledgers)
+        .group_by("encoder", "condition", "question_type")
+        .agg(pl.col("exact").mean())
+    )
     print(right.sort("encoder", "condition", "question_type"))

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from scipy.stats import trim_mean
 
-from sutura.compare.aggregate import aggregate, aggregate_table, aggregate_words
+from sutura.compare.aggregate import _interval, _pooled, aggregate, aggregate_table, aggregate_words
 from sutura.compare.scores import Arm
 from sutura.compare.standing import Standing, stand
 from sutura.core.errors import UserError
@@ -114,3 +114,23 @@ def test_the_table_holds_encoders_and_pairs(synthetic: Synthetic) -> None:
     one = aggregate(_standings(synthetic, seeds=range(1)))
     assert one is not None
     assert "training noise is in none" in aggregate_words(one)
+
+
+def test_a_benchmark_of_few_pictures_does_not_borrow_the_certainty_of_another() -> None:
+    """Fault: three pictures beside three hundred, with the degrees of freedom of all of them."""
+    rng, sizes = np.random.default_rng(0), (3, 300)
+    held = 0
+    for _ in range(400):
+        rows = [(rng.normal(0, 0.2, (1, count)), np.ones(count)) for count in sizes]
+        _, low, high, _ = _interval(_pooled(rows))
+        assert low is not None
+        assert high is not None
+        held += low < 0 < high
+    assert 0.91 < held / 400 < 0.99
+
+
+def test_a_benchmark_of_one_picture_leaves_no_interval() -> None:
+    rows = [(np.array([[0.3]]), np.ones(1)), (np.full((1, 50), 0.1), np.ones(50))]
+    mean, low, high, p = _interval(_pooled(rows))
+    assert mean == pytest.approx(0.2)
+    assert low is high is p is None

@@ -29,7 +29,7 @@ def test_encoders_of_two_comparisons_stand_in_one_report(tmp_path: Path) -> None
     for part in (
         "sutura compare name=first",
         "sutura compare name=second",
-        "report first second --into DIRECTORY",
+        "report runs/first runs/second --into DIRECTORY",
     ):
         assert part in text, part
     page = (tmp_path / "both" / "report.html").read_text()

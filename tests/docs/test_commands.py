@@ -58,7 +58,11 @@ def test_a_command_parses(block: Any, words: list[str]) -> None:
         from sutura.compare.settings import settings
 
         given = context.params
-        settings(given["preset"], split_overrides(given["overrides"] or ())[1])
+        rest = split_overrides(given["overrides"] or ())[1]
+        if given["preset"].startswith("jepa/"):
+            _parse_jepa(given["preset"], rest)
+        else:
+            settings(given["preset"], rest)
     if context.info_name == "pretrain":
         from sutura.train.pretrain_config import pretrain_settings
 

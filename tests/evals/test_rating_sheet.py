@@ -94,19 +94,19 @@ def test_what_cannot_be_used_is_counted_not_guessed(frame: pl.DataFrame) -> None
     key = sheet_key(sheet, 0)
     ann = filled(sheet, lambda one: {"A": "4", "B": "", "C": "six"}[one.letter])
     bob = filled(sheet, lambda one: {"A": "2", "B": "", "C": "0"}[one.letter], "bob")
-    stray = "code,question,letter,answer,rating,rater\n0099,q,A,x,5,bob\n0001,q,a,x,5,ann\n"
+    stray = "code,question,letter,answer,rating,rater\nq0099,q,A,x,5,bob\nq0001,q,a,x,5,ann\n"
     ratings = read_sheets([ann, bob, stray], key)
     assert len(ratings.rows) == 3
     assert {row["rating"] for row in ratings.rows} == {0.5}  # 4 and 2: the mean is 3
     assert {row["raters"] for row in ratings.rows} == {2}
     assert ratings.unrated == 6
-    assert ratings.unknown == ["0099A"]
+    assert ratings.unknown == ["q0099A"]
     assert len(ratings.refused) == 6
-    assert "0001C: 'six'" in ratings.refused
-    assert ratings.repeated == ["0001A"], "the same person again; the first rating counts"
+    assert "q0001C: 'six'" in ratings.refused
+    assert ratings.repeated == ["q0001A"], "the same person again; the first rating counts"
     assert ratings.agreement == 0.0
     assert "6 unrated" in ratings.summary()
-    assert "1 lines left out, unknown code (0099A)" in ratings.summary()
+    assert "1 lines left out, unknown code (q0099A)" in ratings.summary()
 
 
 def test_sheets_that_cannot_be_read_at_all_are_refused(frame: pl.DataFrame) -> None:

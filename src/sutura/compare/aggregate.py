@@ -193,12 +193,22 @@ def _pooled(rows: Sequence[Rows]) -> Crossed:
     """
     means = [float(sums.sum() / (len(sums) * sizes.sum())) for sums, sizes in rows]
     mean = float(np.mean(means))
-    scaled, weights = [], []
+    if min(len(sizes) for _, sizes in rows) < 2:  # one picture says nothing of its benchmark's spread
+        return crossed(np.array([[mean]]), np.ones(1))
+    scaled, weights, variances, degrees = [], [], [], []
     for own, (sums, sizes) in zip(means, rows, strict=True):
-        share = 1 / sizes.sum()
-        scaled.append((sums - own * sizes + mean * sizes) * share)
+        share, pictures = 1 / sizes.sum(), len(sizes)
+        gap = (sums - own * sizes) * share * np.sqrt(pictures / (pictures - 1))
+        variances.append(float((gap.mean(0) ** 2).sum()))
+        degrees.append(pictures - 1)
+        scaled.append(gap + mean * sizes * share)
         weights.append(sizes * share)
-    return crossed(np.concatenate(scaled, axis=1), np.concatenate(weights))
+    found = crossed(np.concatenate(scaled, axis=1), np.concatenate(weights))
+    spread, df = np.array(variances), np.array(degrees)
+    strata = (
+        spread.sum() ** 2 / (spread**2 / df).sum() if spread.any() else np.inf
+    )  # Satterthwaite, over benchmarks
+    return found._replace(df=np.minimum(found.df, strata))
 
 
 def _interval(found: Crossed) -> tuple[float, float | None, float | None, float | None]:
@@ -296,6 +306,8 @@ def aggregate_words(found: Aggregate) -> str:
         "compared. The interquartile mean leaves out the lowest and highest quarter of benchmarks × seeds. Its "
         "interval and that of the probability of improvement come from 2,000 bootstrap samples of pictures and seeds."
     )
+    if len(found.benchmarks) * found.seeds < 4:
+        text += " With fewer than four of them nothing is left out, and it is their mean."
     if found.seeds == 1:
         text += " One training seed: training noise is in none of these intervals."
     if found.left_out:

@@ -94,6 +94,8 @@ def answer_latency(
             min_new_tokens=config.min_new_tokens,
         )
         times.append(time.perf_counter() - began)
+    if not times:  # none of the first questions fits the prompt
+        return {}
     return {"answer_ms": 1000 * median(times[WARMING:] or times)}
 
 

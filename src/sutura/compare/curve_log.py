@@ -11,6 +11,7 @@ from typing import Any
 from sutura.compare.config import CompareConfig
 from sutura.compare.load import at_most
 from sutura.core.checkpoint import atomic_file
+from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
 from sutura.core.processes import here
 from sutura.data.samples import SetAside, VqaData
@@ -67,7 +68,9 @@ class CurveLog:
         points: int,
     ) -> None:
         self.path, self.stitch, self.data = path, stitch, data
-        self.config, self.patches, self.answers_after = config, patches, answers_after
+        # likelihoods are no part of a curve
+        self.config = config.model_copy(update={"likelihood": False})
+        self.patches, self.answers_after = patches, answers_after
         self.every = -(-len(answers_after) // points)
 
     def begin(self, *, resumed: bool) -> None:
@@ -82,6 +85,11 @@ class CurveLog:
         rows = evaluate(
             self.stitch, self.data, asked, self.config, patches=self.patches, set_aside=SetAside()
         )
+        if not rows:
+            raise UserError(
+                "No question of the selection split fits prompt.max_tokens, so there is no learning curve; raise it, "
+                "or set curve.points=0."
+            )
         rows.sort(key=lambda row: row["item_id"])
         point: dict[str, Any] = {
             "step": done,

@@ -36,9 +36,11 @@ def extra_table(source: Path, metric: str) -> str:
     parts = [*notes]
     for name in frame["benchmark"].unique(maintain_order=True).to_list():
         scores = Scores.of(frame, name, "exact")
-        rows = []
+        rows, told = [], []
         for arm in scores.arms:
             estimate = accuracy(scores, arm)
+            told += [estimate.note] if estimate.note else []
             rows.append((arm.label, score_cell(estimate), f"{estimate.n_items:,}"))
         parts += [f"{name}", Table(("arm", f"{metric}, % [95 %]", "n"), tuple(rows)).markdown()]
+        parts += [f"{'; '.join(dict.fromkeys(told))}."] if told else []
     return "\n\n".join(parts)

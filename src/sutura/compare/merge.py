@@ -204,7 +204,10 @@ def _notes(found: Mapping[str, Comparison], renamed: NewNames) -> dict[str, Any]
         ]
 
     overlap: dict[str, Any] = {}
+    affected: dict[str, set[str]] = {}
     for own in notes.values():
+        for name, items in (own.get("affected") or {}).items():
+            affected.setdefault(name, set()).update(items)
         for data, sentence in (own.get("overlap") or {}).items():
             overlap.setdefault(data, sentence)
     rates = {
@@ -218,7 +221,7 @@ def _notes(found: Mapping[str, Comparison], renamed: NewNames) -> dict[str, Any]
     if any(other != versions[0] for other in versions):
         remarks.append("The comparisons were run under different versions of the libraries.")
     commands = [str(own["command"]) for own in notes.values() if own.get("command")]
-    own = f"sutura report {' '.join(found)} --into DIRECTORY"
+    own = f"sutura report {' '.join(f'runs/{name}' for name in found)} --into DIRECTORY"
     return {
         "name": " + ".join(found),
         "command": "\n".join([*commands, own]),
@@ -228,6 +231,7 @@ def _notes(found: Mapping[str, Comparison], renamed: NewNames) -> dict[str, Any]
             name: metric for one in notes.values() for name, metric in (one.get("metrics") or {}).items()
         },
         "overlap": overlap,
+        "affected": {name: sorted(items) for name, items in affected.items()},
         "rates": rates,
         "broken_rules": told("broken_rules"),
         "remarks": [*remarks, *_told_apart(renamed)],
@@ -245,8 +249,8 @@ def _told_apart(renamed: NewNames) -> list[str]:
     if not names:
         return []
     return [
-        f"{', '.join(names)}: loaded or trained differently in these comparisons, so each is told apart by the "
-        "comparison's name."
+        f"{', '.join(names)}: loaded, trained or evaluated differently in these comparisons (other benchmarks, "
+        "controls or curves count), so each is told apart by the comparison's name."
     ]
 
 

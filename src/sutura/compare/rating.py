@@ -115,9 +115,11 @@ def read_rated(sheets: Sequence[Path], key: Path, source: Path | None, out: Path
     parts = []
     for name in sorted(frame["benchmark"].unique().to_list()):
         scores = Scores.of(frame, name, "rating")
-        rows = []
+        rows, notes = [], []
         for arm in scores.arms:
             estimate = accuracy(scores, arm)
+            notes += [estimate.note] if estimate.note else []
             rows.append((arm.label, score_cell(estimate), f"{estimate.n_items:,}"))
         parts.append(Table((name, "rating, % of the way to right [95 %]", "n"), tuple(rows)).markdown())
+        parts += [f"{'; '.join(dict.fromkeys(notes))}."] if notes else []
     return "\n\n".join((*parts, ratings.summary()))

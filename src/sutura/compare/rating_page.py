@@ -29,7 +29,8 @@ button, input[type=text] { font: inherit; padding: .3rem .6rem; }
 
 _SCRIPT = """
 const rows = JSON.parse(document.getElementById("rows").textContent);
-const cell = text => '"' + String(text).replaceAll('"', '""') + '"';
+const plain = text => /^[=+@-]/.test(text) ? "'" + text : text;
+const cell = text => '"' + plain(String(text)).replaceAll('"', '""') + '"';
 const rated = () => rows.filter(row => document.querySelector(`input[name="${row.code}${row.letter}"]:checked`));
 document.addEventListener("change", () => {
   document.getElementById("done").textContent = `${rated().length} of ${rows.length}`;

@@ -88,7 +88,9 @@ def write_report(
         lines += [_table(directory, "all-benchmarks", aggregate_table(together)), ""]
     lines += _rule_lines(notes)
     lines += _rate_lines(directory, notes)
-    lines += curve_lines(directory, partial(_table, directory), cells_meta, config_resolved)
+    lines += curve_lines(
+        directory, partial(_table, directory), cells_meta, config_resolved, notes.get("rates") or {}
+    )
     lines += _cost_lines(directory, cells_meta, curves)
     lines += pareto_lines(directory, partial(_table, directory), cells_meta, standings)
     lines += _matching_lines(standings, facts, notes)
@@ -233,8 +235,8 @@ def _rate_lines(directory: Path, notes: Mapping[str, Any]) -> list[str]:
     return [
         "## Learning rates",
         "",
-        "Chosen for each encoder by strict accuracy (percent) on the selection split, which no other score reads; one "
-        "training seed.",
+        "Chosen for each encoder by strict accuracy (percent) on the selection split, which no score of the tables "
+        "above reads; one training seed.",
         "",
         _table(directory, "rates", table),
         "",

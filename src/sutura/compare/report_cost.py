@@ -18,7 +18,11 @@ Save = Callable[[str, Table], str]
 
 
 def curve_lines(
-    directory: Path, save: Save, cells: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+    directory: Path,
+    save: Save,
+    cells: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    rates: Mapping[str, Any],
 ) -> list[str]:
     """Accuracy against answers seen, where the cells measured it."""
     curves = read_curves(cells)
@@ -30,7 +34,7 @@ def curve_lines(
     lines = [
         "## Learning curves",
         "",
-        f"Exact accuracy on {items} questions of the selection split, which no other score reads, against training "
+        f"Exact accuracy on {items} questions of the selection split, {also_read(rates)}, against training "
         "answers seen. The area is the mean height of the curve, in percent; a level counts as reached where the curve "
         "is at or above it at two points one after the other (the last one alone). Below 1, a ratio says that the "
         "first of a pair needs fewer answers.",
@@ -44,6 +48,13 @@ def curve_lines(
     if len(curves.encoders) > 1:
         lines += [save("curves-pairs", speed_table(curves, levels)), ""]
     return lines
+
+
+def also_read(rates: Mapping[str, Any]) -> str:
+    """What else reads the questions of a curve."""
+    if rates:
+        return "which also chose the learning rates, so that ends and areas are a little high"
+    return "which no other score reads"
 
 
 def pareto_lines(

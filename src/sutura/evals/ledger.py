@@ -128,7 +128,7 @@ def ledger_row(
 
 def check_ledger(frame: pl.DataFrame, where: str = "The ledger") -> pl.DataFrame:
     """The frame in the ledger's schema and column order, or a UserError that says what is wrong with it."""
-    frame = _brought_up(frame)
+    frame = brought_up(frame)
     missing = [name for name in SCHEMA if name not in frame.columns]
     unknown = [name for name in frame.columns if name not in SCHEMA]
     if missing or unknown:
@@ -162,7 +162,7 @@ def check_ledger(frame: pl.DataFrame, where: str = "The ledger") -> pl.DataFrame
     return frame
 
 
-def _brought_up(frame: pl.DataFrame) -> pl.DataFrame:
+def brought_up(frame: pl.DataFrame) -> pl.DataFrame:
     """A frame of older columns with those of the younger versions filled in; others are left as they are."""
     for added in ADDED.values():
         if not set(added) & set(frame.columns):

@@ -87,7 +87,7 @@ def make_sheet(
         for letter, place in zip(ascii_uppercase, draw.permutation(len(rows)), strict=False):
             row = rows[place]
             key = {column: row[column] for column in KEY}
-            code = f"{number:04d}"
+            code = f"q{number:04d}"
             sheet.append(Shown(code, row["question"], letter, row["prediction"], row["image_id"], key))
     return sheet
 

@@ -133,7 +133,7 @@ class StitchAnswers:
             row = Row(0, (turn,))
             ((nats,),) = log_likelihoods(model, prompt_of, [row], seen)
             (greedy,) = generate(model, prompt_of, [row], seen, max_new_tokens=len(turn.answer_ids))
-            found.append((nats, greedy.stopped and greedy.text == prompt_of.decode(turn.answer_ids)))
+            found.append((-nats, greedy.stopped and greedy.text == prompt_of.decode(turn.answer_ids)))
         return found
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:

@@ -30,7 +30,7 @@ def leakage_section(view: View, overlaps: dict[str, Any], aside: dict[str, dict[
         words = found if isinstance(found, str) else json.dumps(found, sort_keys=True, ensure_ascii=False)
         sentences.append(join([tag("strong", name), ": ", words]))
     leaks = bullets(sentences) or paragraph("Overlap of training and test pictures: not checked.")
-    if overlaps and not view.extra("leakage"):
+    if overlaps and "affected" not in view.notes and not view.extra("leakage"):
         leaks += paragraph(
             "Scores without the affected items were not computed for this report.", class_="hint"
         )
@@ -124,7 +124,7 @@ def rules_section(view: View) -> Section | None:
         content = Table(("encoder", "chosen", *(f"lr {lr}" for lr in tried)), tuple(rows))
         parts += [
             tag("h3", "Learning rates"),
-            paragraph("Chosen by strict accuracy (%) on the selection split, which no other score reads."),
+            paragraph("Chosen by strict accuracy (%) on the selection split, which no score above reads."),
             table(content, caption="Learning rates and what each scored"),
         ]
     if not parts:

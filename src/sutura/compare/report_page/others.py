@@ -15,6 +15,7 @@ from sutura.compare.cost import cost_table, pareto_table, varied_costs
 from sutura.compare.curves import Curves, curves_table, levels_of, read_curves, speed_table
 from sutura.compare.plots import Curve
 from sutura.compare.ranking import RANKING_WORDS, ranking_table
+from sutura.compare.report_cost import also_read
 from sutura.compare.report_page.curves import accuracy_figure
 from sutura.compare.report_page.markup import bullets, folded, join, paragraph, table, table_block, tag
 from sutura.compare.report_page.view import View
@@ -57,7 +58,8 @@ def _learning(view: View) -> Iterator[Markup]:
         if len(found.encoders) > 1:
             behind.append(table(speed_table(found, levels), caption="Encoder against encoder"))
         first = next(iter(found.of.values()))[0]
-        text = f"Exact accuracy on {len(first.items)} questions of the selection split, which no other score reads; "
+        rates = view.notes.get("rates") or {}
+        text = f"Exact accuracy on {len(first.items)} questions of the selection split, {also_read(rates)}; "
         text += "mean over training seeds, band from the lowest to the highest."
         order = [arm.label for arm in (*view.standings[0].encoders, *view.standings[0].untrained)]
         yield accuracy_figure(_spread(found), order, text, behind)
