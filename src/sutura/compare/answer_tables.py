@@ -6,6 +6,7 @@ import polars as pl
 
 from sutura.compare.scores import Arm
 from sutura.compare.tables import Table
+from sutura.evals.ledger import of_benchmark
 from sutura.evals.pope import asks_yes_or_no, yes_no_scores
 from sutura.evals.prediction_health import COUNTS, health_by_arm
 
@@ -48,7 +49,7 @@ def yes_no_table(frame: pl.DataFrame, benchmark: str) -> Table | None:
     """
     if not asks_yes_or_no(frame, benchmark):
         return None
-    here = frame.filter(pl.col("benchmark") == benchmark)
+    here = of_benchmark(frame, benchmark)
     types = here["question_type"].unique().sort().to_list()
     shown = [
         kind for kind in types if asks_yes_or_no(here.filter(pl.col("question_type") == kind), benchmark)

@@ -34,7 +34,7 @@ from sutura.compare.without import stand_without, without_lines
 from sutura.core.checkpoint import atomic_file
 from sutura.core.hashing import fingerprint
 from sutura.evals.benchmarks import BENCHMARKS
-from sutura.evals.ledger import SCORES, read_ledgers
+from sutura.evals.ledger import SCORES, of_benchmark, read_ledgers
 
 
 def write_report(
@@ -194,7 +194,7 @@ def _benchmark_lines(
         lines += ["### By question type", "", _table(directory, f"{slug}-types", types_table(standing)), ""]
         plot_types(standing, directory / "plots" / f"{slug}-types.png")
         lines += [f"![Accuracy on {name} by question type](plots/{slug}-types.png)", ""]
-    here = frame.filter(pl.col("benchmark") == name)
+    here = of_benchmark(frame, name)
     metrics = [m for m in SCORES if here[m].null_count() < len(here)]
     lines += [
         "### Other metrics and the health of the answers",

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from sutura.core.errors import UserError
 from sutura.core.registry import suggest
-from sutura.evals.ledger import NO_ENCODER, SCORES, SEEDLESS
+from sutura.evals.ledger import NO_ENCODER, SCORES, SEEDLESS, of_benchmark
 
 #: Largest share of a benchmark's items that may be missing from some run before comparing is refused.
 LOST = 0.05
@@ -96,7 +96,7 @@ class Scores:
         name = benchmark or str(names[0])
         if name not in names:
             raise UserError(f"The ledger has no benchmark {name!r}. {suggest(name, names)}")
-        frame = frame.filter(pl.col("benchmark") == name)
+        frame = of_benchmark(frame, name)
         items = frame.select("item_id", "image_id", "question_type").unique().sort("item_id")
         torn = items.filter(items["item_id"].is_duplicated())
         if not torn.is_empty():
@@ -181,7 +181,7 @@ def _answers(arm: Arm, part: pl.DataFrame, benchmark: str) -> Answers | None:
 
 def unscored(frame: pl.DataFrame, scores: Scores) -> list[Arm]:
     """Arms of a benchmark that have no value of the metric at all, so that no table holds them."""
-    here = frame.filter(pl.col("benchmark") == scores.benchmark).select("encoder", "condition").unique()
+    here = of_benchmark(frame, scores.benchmark).select("encoder", "condition").unique()
     return sorted(arm for row in here.iter_rows() if (arm := Arm(*row)) not in scores.arms)
 
 
@@ -194,7 +194,8 @@ def common_seeds(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     Raises:
         UserError: no seed is common to all.
     """
-    trained = frame.filter(~pl.col("condition").is_in(SEEDLESS))
+    runs = frame.select("benchmark", "encoder", "condition", "seed").unique(maintain_order=True)
+    trained = runs.filter(~pl.col("condition").is_in(SEEDLESS))
     if trained.is_empty():
         return frame, []
     have = {
@@ -214,6 +215,8 @@ def common_seeds(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         for (benchmark, arm), seeds in sorted(have.items())
         if seeds - shared
     ]
+    if not notes:
+        return frame, []
     keep = pl.col("condition").is_in(SEEDLESS) | pl.col("seed").is_in(sorted(shared))
     return frame.filter(keep), notes
 
@@ -231,14 +234,16 @@ def common_items(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         UserError: more than 5 % of a benchmark's items are not common to all.
     """
     runs = ["encoder", "condition", "seed"]
-    notes, kept = [], []
-    for (name,), part in frame.group_by("benchmark", maintain_order=True):
-        asked = part["item_id"].n_unique()
-        wanted = part.select(runs).unique().height
-        shared = part.group_by("item_id").len().filter(pl.col("len") == wanted).select("item_id")
+    notes, kept = [], frame
+    counts = frame.group_by("benchmark", "item_id").len()
+    runs_of = frame.select("benchmark", *runs).unique()
+    for name in frame["benchmark"].unique(maintain_order=True).to_list():
+        here = counts.filter(pl.col("benchmark") == name)
+        asked, wanted = here.height, runs_of.filter(pl.col("benchmark") == name).height
+        shared = here.filter(pl.col("len") == wanted).select("item_id")
         lost = asked - shared.height
         if lost > LOST * asked:
-            sizes = part.group_by(runs).len().sort("len", *runs)
+            sizes = of_benchmark(frame, name).group_by(runs).len().sort("len", *runs)
             least, most = sizes.row(0), sizes.row(-1)
             raise UserError(
                 f"Only {shared.height} of {asked} items of {name} were answered in every run: "
@@ -247,6 +252,7 @@ def common_items(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
             )
         if lost:
             notes.append(f"{lost} of {asked} items of {name} are left out: not every run answered them.")
-            part = part.join(shared, on="item_id", how="semi", maintain_order="left")
-        kept.append(part)
-    return pl.concat(kept), notes
+            kept = kept.filter(
+                (pl.col("benchmark") != name) | pl.col("item_id").is_in(shared["item_id"].implode())
+            )
+    return kept, notes

@@ -19,6 +19,7 @@ from sutura.compare.standing import Standing
 from sutura.compare.statistics import Difference, Estimate, accuracy
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
+from sutura.evals.ledger import of_benchmark
 
 #: Question types that get a row of their own; the rest share one.
 TYPES_SHOWN = 12
@@ -173,7 +174,7 @@ def shown_arms(standing: Standing) -> tuple[Arm, ...]:
 def metrics_table(frame: pl.DataFrame, benchmark: str, metrics: Sequence[str]) -> Table:
     """Other metrics and the health of the answers, per arm: plain means in percent, no interval."""
     means = (
-        frame.filter(pl.col("benchmark") == benchmark)
+        of_benchmark(frame, benchmark)
         .group_by("condition", "encoder")
         .agg(
             pl.len().alias("answers"),

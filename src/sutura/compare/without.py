@@ -11,6 +11,7 @@ import polars as pl
 from sutura.compare.scores import Arm
 from sutura.compare.standing import Standing, stand
 from sutura.compare.tables import Table, display, score_cell
+from sutura.evals.ledger import of_benchmark
 
 #: Pictures that must be left for scores without the others.
 LEAST = 2
@@ -69,7 +70,9 @@ def stand_without(
     found = []
     for standing in standings:
         name = standing.scores.benchmark
-        own = frame.filter(pl.col("benchmark") == name)
+        if not items.get(name):
+            continue
+        own = of_benchmark(frame, name)
         left = without_items(own, {name: items.get(name, ())})
         removed = own["item_id"].n_unique() - left["item_id"].n_unique()
         if not removed:

@@ -147,8 +147,9 @@ def check_ledger(frame: pl.DataFrame, where: str = "The ledger") -> pl.DataFrame
                 f"{where} has {nulls} empty values in column {name!r}, which every row must fill."
             )
     for name in SCORES:
-        bad = frame.filter(pl.col(name).is_nan() | ~pl.col(name).is_between(0.0, 1.0))
-        if not bad.is_empty():
+        wrong = frame[name].is_nan() | ~frame[name].is_between(0.0, 1.0)
+        if wrong.any():
+            bad = frame.filter(wrong)
             raise UserError(
                 f"{where} has {len(bad)} values of {name!r} outside 0 to 1 or not a number, the first "
                 f"({bad[name][0]}) at item {bad['item_id'][0]!r}. Score these rows again."
@@ -176,7 +177,16 @@ def brought_up(frame: pl.DataFrame) -> pl.DataFrame:
     return frame
 
 
+def of_benchmark(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """A benchmark's rows; the frame itself, and no copy, where it holds no other."""
+    here = frame["benchmark"] == name
+    return frame if bool(here.all()) else frame.filter(here)
+
+
 def _refuse_duplicates(frame: pl.DataFrame, where: str) -> None:
+    hashes = frame.select(pl.struct(KEY).hash().alias("key"))["key"]  # a fraction of the memory of the texts
+    if hashes.n_unique() == len(frame):
+        return
     double = frame.filter(frame.select(KEY).is_duplicated())
     if double.is_empty():
         return
@@ -289,8 +299,9 @@ def check_together(paths: Sequence[Path], frame: pl.DataFrame) -> None:
 def _refuse_other_references(frame: pl.DataFrame) -> None:
     """A question has the same right answers for everybody."""
     item = ["benchmark", "item_id"]
-    asked = frame.select(*item, "question", "references").unique()
-    twice = asked.filter(asked.select(item).is_duplicated())
+    # by hashes of the texts, which take a fraction of the memory of the texts
+    told = frame.select(*item, pl.struct("question", "references").hash().alias("told")).unique()
+    twice = told.filter(told.select(item).is_duplicated())
     if not twice.is_empty():
         name = twice["item_id"][0]
         held = frame.filter((pl.col("item_id") == name) & (pl.col("benchmark") == twice["benchmark"][0]))

@@ -17,6 +17,7 @@ import polars as pl
 from sutura.core.errors import UserError
 from sutura.core.registry import suggest
 from sutura.evals.answers import normalise
+from sutura.evals.ledger import of_benchmark
 from sutura.evals.prediction_health import YES_NO
 
 Reading = Literal["strict", "published"]
@@ -109,7 +110,7 @@ _READERS: dict[str, Callable[[str], str]] = {"strict": read_strictly, "published
 
 def asks_yes_or_no(frame: pl.DataFrame, benchmark: str) -> bool:
     """Whether nearly all items of a benchmark (95 %) have yes or no for an answer."""
-    items = frame.filter(pl.col("benchmark") == benchmark).unique("item_id").select("references")
+    items = of_benchmark(frame, benchmark).unique("item_id").select("references")
     asked = [{normalise(gold) for gold in golds} for (golds,) in items.iter_rows()]
     return bool(asked) and sum(bool(golds) and golds <= YES_NO for golds in asked) >= MOSTLY * len(asked)
 
@@ -133,7 +134,7 @@ def yes_no_scores(
         raise UserError(
             f"Answers cannot be read as {reading!r}; the rule is strict or published. {suggest(reading, _READERS)}"
         )
-    rows = frame.filter(pl.col("benchmark") == benchmark)
+    rows = of_benchmark(frame, benchmark)
     if question_type is not None:
         rows = rows.filter(pl.col("question_type") == question_type)
     grouped = rows.group_by("condition", "encoder", "prediction", "references").len()

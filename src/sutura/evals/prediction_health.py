@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from sutura.evals.answers import normalise, number
+from sutura.evals.ledger import of_benchmark
 
 #: So many times in a row makes a word, or a run of words, a loop.
 TURNS = 3
@@ -152,7 +153,7 @@ def _items(frame: pl.DataFrame) -> pl.DataFrame:
 
 def health_by_arm(frame: pl.DataFrame, benchmark: str) -> list[dict[str, Any]]:
     """Counts of one benchmark summed over the runs of each encoder and condition, with the commonest `top`."""
-    runs = prediction_health(frame.filter(pl.col("benchmark") == benchmark))
+    runs = prediction_health(of_benchmark(frame, benchmark))
     rows = []
     for (condition, encoder), part in runs.group_by("condition", "encoder", maintain_order=True):
         tops: Counter[str] = Counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import polars as pl
 from markupsafe import Markup
 
 from sutura.compare.matching import not_matched, trains_encoder
@@ -24,7 +23,7 @@ from sutura.compare.tables import (
 )
 from sutura.compare.verdict import listing, percent, verdict
 from sutura.evals.benchmarks import BENCHMARKS
-from sutura.evals.ledger import SCORES
+from sutura.evals.ledger import SCORES, of_benchmark
 
 #: Benchmarks whose figures are all open at first.
 OPEN = 3
@@ -187,7 +186,7 @@ def metrics_section(view: View) -> Section:
     ]
     for standing in view.standings:
         name = standing.scores.benchmark
-        here = view.frame.filter(pl.col("benchmark") == name)
+        here = of_benchmark(view.frame, name)
         metrics = [metric for metric in SCORES if here[metric].null_count() < len(here)]
         shown = table(metrics_table(view.frame, name, metrics), caption=f"Every metric on {name}")
         parts.append(folded(name, shown, open_=len(view.standings) == 1))
