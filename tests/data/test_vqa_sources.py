@@ -263,6 +263,21 @@ def test_two_pictures_under_one_id_are_set_aside(tmp_path, picture, encoded, dat
     assert data.set_aside.items == {"another picture under the same image_id": ["row 1 question 0"]}
 
 
+def test_a_path_of_this_machine_is_no_name_of_a_picture(tmp_path, picture, encoded, datasets_cache):
+    """Fault: ids of ledgers and curves that go to the Hub with somebody's home folder in them."""
+    table = {
+        "image": [encoded(picture(0)), encoded(picture(1))],
+        "question": ["a?", "b?"],
+        "answer": ["a", "b"],
+        "image_id": ["/home/somebody/one/photo.jpg", "/home/somebody/two/photo.jpg"],
+    }
+    pq.write_table(pa.table(table), tmp_path / "rows.parquet")
+    data = load_vqa({"source": "parquet", "path": str(tmp_path / "rows.parquet")})
+    assert len({turns.image_id for turns in data.pictures}) == 2
+    assert not any("somebody" in s.image_id + s.item_id for s in data.samples)
+    assert all("/photo.jpg-" in turns.image_id for turns in data.pictures)
+
+
 def test_pictures_as_paths_beside_the_table(tmp_path, picture, encoded, datasets_cache):
     (tmp_path / "photo.png").write_bytes(encoded(picture(0)))
     table = {

@@ -115,6 +115,8 @@ def test_no_path_of_this_machine_is_sent_and_the_seals_hold(pushed: Pushed, tmp_
     for path in cell.rglob("*.json"):
         text = path.read_text().replace("hf:org/vit", f"{place}/My Models/vit").replace("org/lm", "~/big/lm")
         path.write_text(text)
+    metrics = next(cell.rglob("metrics.jsonl"))
+    metrics.write_text(f'{{"note": "{place}/pictures/a.jpg"}}\n' + metrics.read_text())
     push(
         cell,
         "me/local",

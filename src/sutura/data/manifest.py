@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from sutura.core.errors import UserError
@@ -151,7 +152,7 @@ def _judge(
             notes = inspect(data)
     except BadPicture as error:
         reason = error.reason
-    image_id = f"{source.label}/{entry.image_id}" if entry.image_id is not None else content
+    image_id = f"{source.label}/{_told(entry.image_id)}" if entry.image_id is not None else content
     if not _in_part(source, image_id or entry.where, content):
         return
     # Two dialogues about one picture stay two; questions about one picture come together.
@@ -201,6 +202,12 @@ def _some(samples: list[Sample], count: int, seed: int) -> list[Sample]:
     ranked = sorted(samples, key=lambda s: derive_seed(seed, "questions", s.item_id))[: max(0, count)]
     chosen = {sample.item_id for sample in ranked}
     return [sample for sample in samples if sample.item_id in chosen]
+
+
+def _told(name: str) -> str:
+    """A picture's name; of a path of this machine the last part, and a hash that keeps it apart from its namesakes."""
+    path = PurePath(name)
+    return f"{path.name}-{fingerprint_bytes(name.encode())[:8]}" if path.is_absolute() else name
 
 
 def _in_part(source: VqaSource, image_id: str, content: str) -> bool:

@@ -140,10 +140,13 @@ def clean(folder: Path) -> dict[str, str]:
             genuine = path.name != STITCH or before.get("seal") == seal(before)
             write_json(path, after)
             changed |= {path} if genuine else set()
-    for path in sorted(folder.rglob("*.md")):
-        text = shortened(path.read_text(encoding="utf-8"), places)
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    for path in sorted(path for kind in ("md", "jsonl", "csv") for path in folder.rglob(f"*.{kind}")):
+        known = path.read_text(encoding="utf-8")
+        text = shortened(known, places) if path.suffix == ".md" else _shorter(known, places)
+        if text != known:
+            with atomic_file(path) as temporary:
+                temporary.write_text(text, encoding="utf-8", newline="")
+            changed.add(path)
     for path in folder.rglob(STITCH):
         manifest = read_json(path)
         mine = [name for name in manifest["files"] if path.parent / name in changed]
@@ -155,14 +158,19 @@ def clean(folder: Path) -> dict[str, str]:
 
 def shortened(text: str, places: Mapping[str, str]) -> str:
     """A text without paths and secrets: those known, and what looks like one."""
+    return hide(_shorter(text, places))
+
+
+def _shorter(text: str, places: Mapping[str, str]) -> str:
+    """Without paths alone: a secret in a file of records stops everything (`refuse_secrets`)."""
     for place in sorted(places, key=len, reverse=True):
         text = text.replace(place, places[place])
-    return hide(_PLACE.sub(r"\1", text))
+    return _PLACE.sub(r"\1", text)
 
 
 def _without_places(value: Any, places: dict[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _without_places(inner, places) for key, inner in value.items()}
+        return {_without_places(key, places): _without_places(inner, places) for key, inner in value.items()}
     if isinstance(value, list):
         return [_without_places(inner, places) for inner in value]
     if not isinstance(value, str):
