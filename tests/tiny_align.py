@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sutura.core.checkpoint import load_tensors
 from sutura.core.config import apply_overrides, parse
 from sutura.data.image_texts import ImageTexts
 from sutura.data.samples import SetAside
@@ -155,3 +156,8 @@ def toy_config(cache: Path, directory: Path, /, *overrides: str, **more) -> Alig
     values = apply_overrides({**TOY, **more}, overrides)
     values["data"] = {**values["data"], "cache": str(cache)}
     return parse(AlignConfig, {"directory": str(directory), **values})
+
+
+def bits(folder, name="weights.safetensors"):
+    """A run's weights as plain numbers, to be compared bit for bit."""
+    return {key: tensor.tolist() for key, tensor in load_tensors(folder / name).items()}

@@ -269,12 +269,12 @@ def test_a_path_of_this_machine_is_no_name_of_a_picture(tmp_path, picture, encod
         "image": [encoded(picture(0)), encoded(picture(1))],
         "question": ["a?", "b?"],
         "answer": ["a", "b"],
-        "image_id": ["/home/somebody/one/photo.jpg", "/home/somebody/two/photo.jpg"],
+        "image_id": [f"{tmp_path}/{name}/photo.jpg" for name in ("one", "two")],
     }
     pq.write_table(pa.table(table), tmp_path / "rows.parquet")
     data = load_vqa({"source": "parquet", "path": str(tmp_path / "rows.parquet")})
     assert len({turns.image_id for turns in data.pictures}) == 2
-    assert not any("somebody" in s.image_id + s.item_id for s in data.samples)
+    assert not any(str(tmp_path) in s.image_id + s.item_id for s in data.samples)
     assert all("/photo.jpg-" in turns.image_id for turns in data.pictures)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from sutura.core.runtime import generator
 from sutura.train.ema import update_ema
 from sutura.train.optim import OptimConfig
+from tiny_align import toy_config
 
 
 class ToyModel(nn.Module):
@@ -88,3 +90,15 @@ def toy() -> SimpleNamespace:
         follow=follow,
         optim=OptimConfig(lr=1e-2, weight_decay=0.1, schedule="cosine", warmup=3, clip=1.0),
     )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where runs of one file keep their pictures."""
+    return tmp_path_factory.mktemp("scenes")
+
+
+@pytest.fixture
+def align_toy(cache, tmp_path):
+    """A tiny `align` config, its folder apart for every test."""
+    return partial(toy_config, cache, tmp_path / "runs")

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
-from sutura.core.checkpoint import load_tensors
 from sutura.core.errors import UserError
 from sutura.train.align_run import prepare, run_align
 from sutura.train.checkpointing import Checkpoints
-from tiny_align import toy_config
+from tiny_align import bits
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("scenes")
-
-
-@pytest.fixture
-def toy(cache, tmp_path):
-    return partial(toy_config, cache, tmp_path / "runs")
-
-
-def bits(folder, name="weights.safetensors"):
-    return {key: tensor.tolist() for key, tensor in load_tensors(folder / name).items()}
-
-
-def test_resumed_equals_uninterrupted_and_fresh_begins_anew(toy, tmp_path):
+def test_resumed_equals_uninterrupted_and_fresh_begins_anew(align_toy, tmp_path):
     def run(name, stop=0, **how):
-        ready = prepare(toy(directory=str(tmp_path / name)))
+        ready = prepare(align_toy(directory=str(tmp_path / name)))
 
         def on_step(done, row):
             if done == stop:
@@ -52,11 +35,11 @@ def test_resumed_equals_uninterrupted_and_fresh_begins_anew(toy, tmp_path):
     assert bits(run("fresh", fresh=True)) == bits(whole)
 
 
-def test_resuming_with_another_config_is_refused_with_what_there_is(toy):
-    ready = prepare(toy())
+def test_resuming_with_another_config_is_refused_with_what_there_is(align_toy):
+    ready = prepare(align_toy())
     with pytest.raises(KeyboardInterrupt):
         run_align(ready, on_step=_stop_at_three)
-    other = prepare(toy("optim.lr=0.002"))
+    other = prepare(align_toy("optim.lr=0.002"))
     with pytest.raises(UserError, match=f"no checkpoint of this run.*{ready.folder.name}"):
         run_align(other, resume=True)
     other.folder = ready.folder
@@ -69,12 +52,12 @@ def _stop_at_three(done, row):
         raise KeyboardInterrupt
 
 
-def test_a_queue_and_its_moving_average_go_on_where_they_were(toy, tmp_path, monkeypatch):
+def test_a_queue_and_its_moving_average_go_on_where_they_were(align_toy, tmp_path, monkeypatch):
     """Stopped between checkpoints. Planted: a restore that leaves out the queue, or the average, ends elsewhere."""
     given = ("loss.contrastive=infonce", "loss.queue=8", "average.decay=0.9", "phases=[{alpha: 0.2}]")
 
     def run(name, stop=0, **how):
-        ready = prepare(toy(*given, directory=str(tmp_path / name)))
+        ready = prepare(align_toy(*given, directory=str(tmp_path / name)))
 
         def on_step(done, row):
             if done == stop:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from sutura.core.checkpoint import load_tensors, read_json
+from sutura.core.checkpoint import read_json
 from sutura.core.config import parse
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
@@ -22,21 +20,7 @@ from sutura.train.align_config import AlignConfig, Phase
 from sutura.train.align_look import embed_pictures, look
 from sutura.train.align_run import feed_of, follow, prepare, run_align, watch
 from sutura.train.align_saved import load_align
-from tiny_align import TOY, toy_config
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("scenes")
-
-
-@pytest.fixture
-def toy(cache, tmp_path):
-    return partial(toy_config, cache, tmp_path / "runs")
-
-
-def bits(folder, name="weights.safetensors"):
-    return {key: tensor.tolist() for key, tensor in load_tensors(folder / name).items()}
+from tiny_align import TOY, bits
 
 
 def test_from_preset_to_report(cache, tmp_path, capsys):
@@ -51,7 +35,7 @@ def test_from_preset_to_report(cache, tmp_path, capsys):
     preset.write_text(yaml.safe_dump(values))
     out = tmp_path / "out.json"
     text = train(
-        str(preset), (), fresh=False, resume=False, out=out, command="sutura jepa train --preset toy"
+        str(preset), (), fresh=False, resume=False, out=out, command="sutura jepa train --preset align_toy"
     )
     facts = read_json(out)
     assert "seed 0: one training run" in text
@@ -88,8 +72,8 @@ def test_from_preset_to_report(cache, tmp_path, capsys):
     assert bits(folder) == before
 
 
-def test_what_is_saved_is_what_was_trained(toy):
-    ready = prepare(toy(average={"decay": 0.5}))
+def test_what_is_saved_is_what_was_trained(align_toy):
+    ready = prepare(align_toy(average={"decay": 0.5}))
     run_align(ready)
     tower, model = load_align(ready.folder), ready.built.training.model.eval()
     picture = Image.fromarray(np.asarray(ready.test.pixels[0]))
@@ -107,10 +91,10 @@ def test_what_is_saved_is_what_was_trained(toy):
         load_align(ready.folder.parent)
 
 
-def test_cached_towers_give_the_steps_of_live_ones(toy, tmp_path, capsys):
+def test_cached_towers_give_the_steps_of_live_ones(align_toy, tmp_path, capsys):
     losses = []
     for cached in (True, False):
-        ready = prepare(toy(f"cache_towers={cached}".lower(), directory=str(tmp_path / str(cached))))
+        ready = prepare(align_toy(f"cache_towers={cached}".lower(), directory=str(tmp_path / str(cached))))
         feed = feed_of(ready, torch.device("cpu"))
         batches = [feed.micro_batches(step)[0] for step in (0, 3, 4)]
         assert [batch.pixels is None for batch in batches] == [cached, cached, False]
@@ -124,9 +108,9 @@ def test_cached_towers_give_the_steps_of_live_ones(toy, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("part", "change"), [("image", "start.vit.heads=4"), ("text", "start.words.heads=4")]
 )
-def test_cached_rows_are_those_of_the_tower_as_it_is_run(toy, part, change):
+def test_cached_rows_are_those_of_the_tower_as_it_is_run(align_toy, part, change):
     for more in ((), (change,)):  # the same weights, another function
-        ready = prepare(toy(*more))
+        ready = prepare(align_toy(*more))
         batch = feed_of(ready, torch.device("cpu")).micro_batches(0)[0]
         model = ready.built.training.model.eval()
         with torch.no_grad():
@@ -140,14 +124,14 @@ def test_cached_rows_are_those_of_the_tower_as_it_is_run(toy, part, change):
 
 
 @pytest.mark.parametrize("change", ["augment.shift=1", "views.local=1", "data.store=20"])
-def test_pictures_that_change_are_never_read_from_a_cache(toy, change):
-    ready = prepare(toy(change, "views.size=8"))
+def test_pictures_that_change_are_never_read_from_a_cache(align_toy, change):
+    ready = prepare(align_toy(change, "views.size=8"))
     assert feed_of(ready, torch.device("cpu")).image_rows is None
 
 
-def test_moving_averages_and_the_queue_follow_steps_that_counted(toy):
+def test_moving_averages_and_the_queue_follow_steps_that_counted(align_toy):
     infonce = ("loss.contrastive=infonce", "loss.queue=8", "average.decay=0.9", "phases=[{alpha: 0.2}]")
-    ready = prepare(toy(*infonce))
+    ready = prepare(align_toy(*infonce))
     run_align(ready)
     training = ready.built.training
     assert int(training.queue.seen) == ready.plan.steps * 6
@@ -162,10 +146,10 @@ def test_moving_averages_and_the_queue_follow_steps_that_counted(toy):
     assert any(not torch.equal(before[n], p) for n, p in target.items())
 
 
-def test_a_step_that_is_not_finite_is_counted_and_its_keys_are_dropped(toy):
+def test_a_step_that_is_not_finite_is_counted_and_its_keys_are_dropped(align_toy):
     """Fault: NaN is skipped silently, and the queue is fed with it."""
     ready = prepare(
-        toy("loss.contrastive=infonce", "loss.queue=8", "average.decay=0.9", "phases=[{}]", "epochs=2")
+        align_toy("loss.contrastive=infonce", "loss.queue=8", "average.decay=0.9", "phases=[{}]", "epochs=2")
     )
     poisoned = ready.train.pick(range(12))
     import sutura.train.align_run as module
@@ -198,8 +182,8 @@ def test_a_step_that_is_not_finite_is_counted_and_its_keys_are_dropped(toy):
     assert len(list(read_metrics(ready.folder / "bad_batches.jsonl"))) == 1
 
 
-def test_recomputed_blocks_give_the_same_gradients(toy):
-    ready = prepare(toy())
+def test_recomputed_blocks_give_the_same_gradients(align_toy):
+    ready = prepare(align_toy())
     model = ready.built.training.model
     pixels, ids = torch.randn(3, 3, 16, 16), ready.built.tokenizer([ready.train.captions[0][0]])
     found = []
@@ -214,8 +198,8 @@ def test_recomputed_blocks_give_the_same_gradients(toy):
         assert plain is None or torch.allclose(plain, again, atol=1e-6)
 
 
-def test_a_collapsed_encoder_trips_the_alarm_and_scores_no_better_than_chance(toy, capsys):
-    ready = prepare(toy())
+def test_a_collapsed_encoder_trips_the_alarm_and_scores_no_better_than_chance(align_toy, capsys):
+    ready = prepare(align_toy())
     training = ready.built.training
     assert "collapsed" not in capsys.readouterr().err
     watch(ready, training, 0)
@@ -230,7 +214,7 @@ def test_a_collapsed_encoder_trips_the_alarm_and_scores_no_better_than_chance(to
     )
     score = scored(ready, training.model)["standard"]
     assert score["image_to_text"]["recalls"][0]["share"] <= score["image_to_text"]["recalls"][0]["chance"]
-    stopping = prepare(toy("look.on_collapse=stop"))
+    stopping = prepare(align_toy("look.on_collapse=stop"))
     stopping.built.training.load_state_dict(training.state_dict())
     with pytest.raises(UserError, match="on_collapse=stop"):
         watch(stopping, stopping.built.training, 1)
@@ -246,8 +230,8 @@ def test_ties_are_no_success():
     assert effective_rank(apart) > 2
 
 
-def test_a_handful_of_pairs_is_learned_by_heart(toy):
-    config = toy(
+def test_a_handful_of_pairs_is_learned_by_heart(align_toy):
+    config = align_toy(
         "data.source.captions_each=1",
         "data.train_limit=8",
         "batch=8",
@@ -273,20 +257,20 @@ def test_a_handful_of_pairs_is_learned_by_heart(toy):
     assert rows[-1]["contrastive"] < 0.3 * rows[0]["contrastive"]
 
 
-def test_a_frozen_picture_tower_cannot_hide_behind_a_rate_of_0(toy):
+def test_a_frozen_picture_tower_cannot_hide_behind_a_rate_of_0(align_toy):
     with pytest.raises(UserError, match=r"rates\.vision"):
-        toy("rates.vision=0")
+        align_toy("rates.vision=0")
 
 
-def test_a_ratio_that_hides_all_or_nothing_is_refused_before_anything_runs(toy):
+def test_a_ratio_that_hides_all_or_nothing_is_refused_before_anything_runs(align_toy):
     with pytest.raises(UserError, match=r"predictor\.ratio: .* hides 0 of"):
-        prepare(toy("predictor.ratio=0.001"))
+        prepare(align_toy("predictor.ratio=0.001"))
 
 
-def test_moving_averages_go_on_towards_a_part_that_was_frozen_after_it_trained(toy):
+def test_moving_averages_go_on_towards_a_part_that_was_frozen_after_it_trained(align_toy):
     """Fault: an average that stops where the part's last trained step left it."""
     frozen = {"alpha": 0.1, "frozen": ["vision", "text"]}
-    ready = prepare(toy("average.decay=0.5", phases=[{"share": 0.5, "alpha": 0.1}, frozen]))
+    ready = prepare(align_toy("average.decay=0.5", phases=[{"share": 0.5, "alpha": 0.1}, frozen]))
     training = ready.built.training
     model = training.model
     with torch.no_grad():
@@ -305,8 +289,8 @@ def test_moving_averages_go_on_towards_a_part_that_was_frozen_after_it_trained(t
     )
 
 
-def test_wise_ft_is_a_mean_with_the_start(toy):
-    ready = prepare(toy("average.wise=[0.25]"))
+def test_wise_ft_is_a_mean_with_the_start(align_toy):
+    ready = prepare(align_toy("average.wise=[0.25]"))
     first = {n: p.clone() for n, p in ready.first.items()}
     run_align(ready)
     towers = dict(variants(ready))
@@ -316,8 +300,8 @@ def test_wise_ft_is_a_mean_with_the_start(toy):
     assert not torch.allclose(mixed[name], trained[name], atol=1e-5)
 
 
-def test_the_phase_of_a_frozen_target_is_shouted(toy, capsys):
-    ready = prepare(toy(phases=[{"share": 0.5, "alpha": 0.1, "frozen": ["vision"]}, {"alpha": 0.1}]))
+def test_the_phase_of_a_frozen_target_is_shouted(align_toy, capsys):
+    ready = prepare(align_toy(phases=[{"share": 0.5, "alpha": 0.1, "frozen": ["vision"]}, {"alpha": 0.1}]))
     assert isinstance(ready.plan.phases[0], Phase)
     target = ready.built.training.model.target_encoder
     run_align(ready, on_step=lambda done, row: None)
@@ -326,24 +310,24 @@ def test_the_phase_of_a_frozen_target_is_shouted(toy, capsys):
     assert target is not None
 
 
-def test_a_mean_of_recomputed_towers_is_scored_with_its_own_weights(toy):
-    ready = prepare(toy("checkpointing=true", "average.wise=[0.5]"))
+def test_a_mean_of_recomputed_towers_is_scored_with_its_own_weights(align_toy):
+    ready = prepare(align_toy("checkpointing=true", "average.wise=[0.5]"))
     with torch.no_grad():
         for weight in ready.built.training.model.parameters():
             weight.add_(0.1)
     mixed = dict(variants(ready))["WiSE-FT (0.5 trained)"]
-    plain = prepare(toy()).built.training.model.eval()
+    plain = prepare(align_toy()).built.training.model.eval()
     plain.load_state_dict(mixed.state_dict())
     pixels = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(mixed.encode_image(pixels), plain.encode_image(pixels))
 
 
-def test_local_views_that_cannot_be_cut_into_patches_are_refused_before_anything_runs(toy):
+def test_local_views_that_cannot_be_cut_into_patches_are_refused_before_anything_runs(align_toy):
     with pytest.raises(UserError, match=r"views\.size=10 is not a multiple of .* patch of 4"):
-        prepare(toy("views.local=1", "views.size=10"))
+        prepare(align_toy("views.local=1", "views.size=10"))
 
 
-def test_a_start_that_is_no_folder_is_said_to_be_none(toy):
+def test_a_start_that_is_no_folder_is_said_to_be_none(align_toy):
     with pytest.raises(UserError, match="There is no folder runs/pretrain/clip-nowhere"):
-        prepare(toy("start.vision=runs/pretrain/clip-nowhere"))
+        prepare(align_toy("start.vision=runs/pretrain/clip-nowhere"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -14,31 +12,22 @@ from sutura.core.errors import UserError
 from sutura.train.align_look import embed_pictures
 from sutura.train.align_run import negatives, prepare
 from sutura.train.align_saved import load_align
-from tiny_align import toy_config
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("scenes")
-
-
-@pytest.fixture
-def toy(cache, tmp_path):
-    return partial(toy_config, cache, tmp_path / "runs")
-
-
-def test_negatives_are_told(toy):
+def test_negatives_are_told(align_toy):
     """Fault: accumulation is believed to add negatives."""
-    assert "effective negatives of a picture: 5." in negatives(toy())
-    told = negatives(toy("batch=12", "micro_batch=4"))
+    assert "effective negatives of a picture: 5." in negatives(align_toy())
+    told = negatives(align_toy("batch=12", "micro_batch=4"))
     assert "picture: 3 " in told
     assert "adds none" in told
-    assert "picture: 11 (all of the batch" in negatives(toy("batch=12", "micro_batch=4", "negatives=cached"))
-    queue = negatives(toy("loss.contrastive=infonce", "loss.queue=99", "average.decay=0.9"))
+    assert "picture: 11 (all of the batch" in negatives(
+        align_toy("batch=12", "micro_batch=4", "negatives=cached")
+    )
+    queue = negatives(align_toy("loss.contrastive=infonce", "loss.queue=99", "average.decay=0.9"))
     assert "up to 99 of the queue" in queue
 
 
-def test_settings_that_cannot_be_are_told_before_any_work(toy):
+def test_settings_that_cannot_be_are_told_before_any_work(align_toy):
     for overrides, message in (
         (("batch=1",), "batch"),
         (("batch=4", "micro_batch=6"), "micro_batch=6 is more than batch=4"),
@@ -49,7 +38,7 @@ def test_settings_that_cannot_be_are_told_before_any_work(toy):
         (("average.wise=[1.5]",), "between 0 and 1"),
     ):
         with pytest.raises(UserError, match=message):
-            toy(*overrides)
+            align_toy(*overrides)
     for overrides, message in (
         (("batch=20",), "batch=20 is more than the 12 training pictures"),
         (("data.store=8",), "less than the 16 pixels"),
@@ -62,7 +51,7 @@ def test_settings_that_cannot_be_are_told_before_any_work(toy):
         (("data.source.path=nowhere.jsonl",), "nowhere.jsonl"),
     ):
         with pytest.raises(UserError, match=message):
-            prepare(toy(*overrides))
+            prepare(align_toy(*overrides))
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +63,15 @@ def open_clip_start(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_the_start_of_a_run_is_open_clips_model_and_can_be_loaded_without_it(open_clip_start, toy, tmp_path):
+def test_the_start_of_a_run_is_open_clips_model_and_can_be_loaded_without_it(
+    open_clip_start, align_toy, tmp_path
+):
     """Fault: CLIP's own projections and pooling are never used."""
     from open_clip.tokenizer import SimpleTokenizer
 
     folder, theirs = open_clip_start
     clip = (f"start.vision={folder}", "dim=6", "image_head=clip", "text_head=clip", "phases=[{alpha: 0.1}]")
-    ready = prepare(toy(*clip))
+    ready = prepare(align_toy(*clip))
     ready.built.save(tmp_path / "run")
     save_tensors(tmp_path / "run" / "start.safetensors", ready.first)
     tower = load_align(tmp_path / "run", "start.safetensors")
@@ -94,20 +85,20 @@ def test_the_start_of_a_run_is_open_clips_model_and_can_be_loaded_without_it(ope
     flat = embed_pictures(lambda given: given.flatten(1), batch, ready.built.mean, ready.built.std, "cpu")
     picture = Image.fromarray(np.asarray(batch.pixels[0]))
     assert torch.allclose(flat[0], tower.transform(picture).flatten(), atol=1e-5)  # the feed's pixels
-    averaged = prepare(toy(*clip, "start.pooling=mean")).built
+    averaged = prepare(align_toy(*clip, "start.pooling=mean")).built
     ids = averaged.tokenizer(texts)
     assert not torch.allclose(averaged.training.model.encode_text(ids), want, atol=1e-2)
     residual = prepare(
-        toy(*clip, "image_head=clip_residual", "text_head=clip_residual", "loss.calibrate=false")
+        align_toy(*clip, "image_head=clip_residual", "text_head=clip_residual", "loss.calibrate=false")
     )
     residual = residual.built
     assert torch.allclose(residual.training.model.encode_text(ids), want, atol=1e-5)
     assert float(residual.training.model.log_scale) == pytest.approx(float(np.log(10)))
-    infonce = prepare(toy(*clip, "loss.contrastive=infonce")).built
+    infonce = prepare(align_toy(*clip, "loss.contrastive=infonce")).built
     assert float(infonce.training.model.log_scale) == pytest.approx(float(theirs.logit_scale))
 
 
-def test_a_linear_head_needs_a_projection_of_its_dim(open_clip_start, toy):
+def test_a_linear_head_needs_a_projection_of_its_dim(open_clip_start, align_toy):
     folder, _ = open_clip_start
     with pytest.raises(UserError, match=r"projects its images to 6.*Set dim=6, or image_head=mlp"):
-        prepare(toy(f"start.vision={folder}", "image_head=clip"))
+        prepare(align_toy(f"start.vision={folder}", "image_head=clip"))

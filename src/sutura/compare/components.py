@@ -112,15 +112,7 @@ def components_of(frame: pl.DataFrame, benchmark: str | None = None, metric: str
     Raises:
         UserError: fewer than two encoders with the right picture, or two seeds, or what `Scores.of` refuses.
     """
-    frame, _ = common_seeds(frame)
-    frame, _ = common_items(frame)
-    scores = Scores.of(frame, benchmark or str(frame["benchmark"].min()), metric)
-    arms = [arm for arm in scores.arms if arm.condition == "picture"]
-    if len(arms) < 2:
-        raise UserError(
-            f"{scores.benchmark} has {len(arms)} encoder with the right picture here; the noise of a "
-            "difference needs two."
-        )
+    scores, arms, _ = encoders_of(frame, benchmark, metric)
     pairs = {}
     for a, b in combinations(arms, 2):
         require_comparable(scores, a, b)
@@ -131,6 +123,25 @@ def components_of(frame: pl.DataFrame, benchmark: str | None = None, metric: str
     return Found(
         average(list(pairs.values())), pairs, level, len(items) / len(np.unique(scores.picture_of[items]))
     )
+
+
+def encoders_of(
+    frame: pl.DataFrame, benchmark: str | None, metric: str
+) -> tuple[Scores, list[Arm], list[str]]:
+    """Scores over common seeds and items, the encoders with the right picture, and what was left out.
+
+    Raises:
+        UserError: fewer than two such encoders, or what `Scores.of` refuses.
+    """
+    frame, notes = common_seeds(frame)
+    frame, more = common_items(frame)
+    scores = Scores.of(frame, benchmark or str(frame["benchmark"].min()), metric)
+    arms = [arm for arm in scores.arms if arm.condition == "picture"]
+    if len(arms) < 2:
+        raise UserError(
+            f"{scores.benchmark} has {len(arms)} encoder with the right picture here; a difference needs two."
+        )
+    return scores, arms, [*notes, *more]
 
 
 def average(found: Sequence[Components]) -> Components:

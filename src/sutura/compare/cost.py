@@ -70,6 +70,12 @@ COSTS: dict[str, Cost] = {
     "memory": Cost(
         "peak MB", lambda cell: _number(cell.get("peak_memory_mb")), lambda n: f"{n:,.0f}", measured=True
     ),
+    "training": Cost(
+        "training, s",
+        lambda cell: _number((cell.get("seconds") or {}).get("train")),
+        lambda n: f"{n:,.0f}",
+        measured=True,
+    ),
     "gpu": Cost("GPU peak MB", _cost("gpu_peak_mb"), lambda n: f"{n:,.0f}", measured=True),
 }
 #: Times closer than this share are the same: cells share the machine with each other.

@@ -36,11 +36,13 @@ def extra_table(source: Path, metric: str) -> str:
     parts = [*notes]
     for name in frame["benchmark"].unique(maintain_order=True).to_list():
         scores = Scores.of(frame, name, "exact")
-        rows, told = [], []
-        for arm in scores.arms:
-            estimate = accuracy(scores, arm)
-            told += [estimate.note] if estimate.note else []
-            rows.append((arm.label, score_cell(estimate), f"{estimate.n_items:,}"))
-        parts += [f"{name}", Table(("arm", f"{metric}, % [95 %]", "n"), tuple(rows)).markdown()]
-        parts += [f"{'; '.join(dict.fromkeys(told))}."] if told else []
+        parts += [name, *means(scores, ("arm", f"{metric}, % [95 %]", "n"))]
     return "\n\n".join(parts)
+
+
+def means(scores: Scores, columns: tuple[str, str, str]) -> list[str]:
+    """Every arm's mean with its interval as a Markdown table, and a sentence on what limits the intervals."""
+    estimates = {arm: accuracy(scores, arm) for arm in scores.arms}
+    rows = tuple((arm.label, score_cell(found), f"{found.n_items:,}") for arm, found in estimates.items())
+    notes = dict.fromkeys(found.note for found in estimates.values() if found.note)
+    return [Table(columns, rows).markdown(), *([f"{'; '.join(notes)}."] if notes else [])]

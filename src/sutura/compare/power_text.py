@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from sutura.compare.components import Components, components_of, ledgers_of
+from sutura.compare.components import Components, components_of, encoders_of, ledgers_of
 from sutura.compare.power import (
     CORRELATION,
     ITEMS,
@@ -19,7 +19,6 @@ from sutura.compare.power import (
     seeds_needed,
 )
 from sutura.compare.resampling import REPLICATES, THESE_MODELS, resampled
-from sutura.compare.scores import Scores, common_items, common_seeds
 from sutura.compare.statistics import POWER, paired
 from sutura.compare.tables import Table
 from sutura.core.errors import UserError
@@ -149,14 +148,7 @@ def resample(
         raise UserError(
             f"replicates {replicates}: the ends of a 95 % interval need at least 200, better 4,000."
         )
-    frame, notes = common_seeds(read_ledgers(ledgers_of(runs)))
-    frame, more = common_items(frame)
-    scores = Scores.of(frame, benchmark or str(frame["benchmark"].min()), metric)
-    arms = [arm for arm in scores.arms if arm.condition == "picture"]
-    if len(arms) < 2:
-        raise UserError(
-            f"{scores.benchmark} has {len(arms)} encoder with the right picture here; a pair needs two."
-        )
+    scores, arms, notes = encoders_of(read_ledgers(ledgers_of(runs)), benchmark, metric)
     arms.sort(key=lambda arm: -scores.answers(arm).values.mean())
     rows = []
     for a, b in combinations(arms, 2):
@@ -177,7 +169,6 @@ def resample(
         f"{scores.benchmark}, {seeds} training seed{'s' if seeds > 1 else ''}: 95 % intervals by the formula and by "
         f"{replicates:,} bootstrap samples of pictures and seeds. No p-value is adjusted for the number of pairs.",
         *notes,
-        *more,
     )
     below = (
         "Pictures alone leave training noise out: that column says whether these trained models differ, nothing about "

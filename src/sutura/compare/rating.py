@@ -8,12 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from sutura.compare.extra_table import ledgers_at
+from sutura.compare.extra_table import ledgers_at, means
 from sutura.compare.publish import COMPARISON, read_comparison
 from sutura.compare.rating_page import rating_page
 from sutura.compare.scores import Scores
-from sutura.compare.statistics import accuracy
-from sutura.compare.tables import Table, score_cell
 from sutura.core.checkpoint import atomic_file, read_json, write_json
 from sutura.core.config import apply_overrides
 from sutura.core.errors import UserError
@@ -115,11 +113,5 @@ def read_rated(sheets: Sequence[Path], key: Path, source: Path | None, out: Path
     parts = []
     for name in sorted(frame["benchmark"].unique().to_list()):
         scores = Scores.of(frame, name, "rating")
-        rows, notes = [], []
-        for arm in scores.arms:
-            estimate = accuracy(scores, arm)
-            notes += [estimate.note] if estimate.note else []
-            rows.append((arm.label, score_cell(estimate), f"{estimate.n_items:,}"))
-        parts.append(Table((name, "rating, % of the way to right [95 %]", "n"), tuple(rows)).markdown())
-        parts += [f"{'; '.join(dict.fromkeys(notes))}."] if notes else []
+        parts += means(scores, (name, "rating, % of the way to right [95 %]", "n"))
     return "\n\n".join((*parts, ratings.summary()))

@@ -11,14 +11,15 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from sutura.compare.aggregate import aggregate, aggregate_table, aggregate_words
-from sutura.compare.answer_tables import HEALTH_NOTE, YES_NO_NOTE, health_table, yes_no_table
+from sutura.compare.aggregate import aggregate_table, aggregate_words
+from sutura.compare.answer_tables import HEALTH_NOTE, YES_NO_NOTE
 from sutura.compare.matching import not_matched, trains_encoder
 from sutura.compare.plots import Curves, loss_curves, plot_accuracy, plot_losses, plot_pairs, plot_types
-from sutura.compare.ranking import RANKING_WORDS, ranking_table
+from sutura.compare.ranking import RANKING_WORDS
 from sutura.compare.report_cost import budget_lines, curve_lines, pareto_lines, slug_of
 from sutura.compare.report_page import Pictures, View, inputs_of, write_page
 from sutura.compare.scores import common_items, common_seeds, unscored
+from sutura.compare.shown import Shown, compute
 from sutura.compare.standing import Standing, stand
 from sutura.compare.tables import (
     Table,
@@ -30,7 +31,7 @@ from sutura.compare.tables import (
     types_table,
 )
 from sutura.compare.verdict import listing, percent, verdict
-from sutura.compare.without import stand_without, without_lines
+from sutura.compare.without import without_lines
 from sutura.core.checkpoint import atomic_file
 from sutura.core.hashing import fingerprint
 from sutura.evals.benchmarks import BENCHMARKS
@@ -79,27 +80,37 @@ def write_report(
     facts = encoder_facts(cells_meta)
     standings = standings_of(frame, facts, notes.get("metrics") or {})
     curves = loss_curves(cells_meta)
+    shown = compute(standings, frame, facts, cells_meta, notes.get("affected") or {})
     lines = [f"# {notes.get('name', 'Comparison')}", "", "## Verdict", ""]
     lines += _verdict_lines(standings, facts, cells_meta, left_out, notes)
     for standing in standings:
-        lines += _benchmark_lines(directory, frame, standing, facts)
-    if together := aggregate(standings):
-        lines += ["## Over all benchmarks", "", aggregate_words(together), ""]
-        lines += [_table(directory, "all-benchmarks", aggregate_table(together)), ""]
+        lines += _benchmark_lines(directory, frame, standing, facts, shown)
+    if shown.together:
+        lines += ["## Over all benchmarks", "", aggregate_words(shown.together), ""]
+        lines += [_table(directory, "all-benchmarks", aggregate_table(shown.together)), ""]
     lines += _rule_lines(notes)
     lines += _rate_lines(directory, notes)
     lines += curve_lines(
-        directory, partial(_table, directory), cells_meta, config_resolved, notes.get("rates") or {}
+        directory, partial(_table, directory), shown.learning, config_resolved, notes.get("rates") or {}
     )
     lines += _cost_lines(directory, cells_meta, curves)
     lines += pareto_lines(directory, partial(_table, directory), cells_meta, standings)
     lines += _matching_lines(standings, facts, notes)
     lines += _input_lines(cells_meta, notes)
-    lines += without_lines(stand_without(frame, standings, facts, notes.get("affected") or {}))
+    lines += without_lines(shown.without)
     lines += _repeat_lines(cells_meta, config_resolved, notes)
     _write(directory / "tables" / "results.csv", results_table(standings).csv())
     view = View(
-        standings, frame, facts, cells_meta, config_resolved, notes, left_out, curves, dict(extras or {})
+        standings,
+        frame,
+        facts,
+        cells_meta,
+        config_resolved,
+        notes,
+        left_out,
+        curves,
+        shown,
+        dict(extras or {}),
     )
     write_page(directory / "report.html", view, pictures)
     path = directory / "report.md"
@@ -155,7 +166,11 @@ def _verdict_lines(
 
 
 def _benchmark_lines(
-    directory: Path, frame: pl.DataFrame, standing: Standing, facts: Mapping[str, Mapping[str, Any]]
+    directory: Path,
+    frame: pl.DataFrame,
+    standing: Standing,
+    facts: Mapping[str, Mapping[str, Any]],
+    shown: Shown,
 ) -> list[str]:
     name, metric = standing.scores.benchmark, standing.scores.metric
     slug = slug_of(name)
@@ -188,7 +203,7 @@ def _benchmark_lines(
         plot_pairs(standing, directory / "plots" / f"{slug}-pairs.png")
         lines += [f"![Paired differences on {name}, with intervals](plots/{slug}-pairs.png)", ""]
         lines += ["### Ranks", "", RANKING_WORDS, ""]
-        lines += [_table(directory, f"{slug}-ranks", ranking_table(standing)), ""]
+        lines += [_table(directory, f"{slug}-ranks", shown.ranks[name]), ""]
     lines += budget_lines(directory, partial(_table, directory), standing, facts)
     if len(standing.scores.types) > 1:
         lines += ["### By question type", "", _table(directory, f"{slug}-types", types_table(standing)), ""]
@@ -205,8 +220,8 @@ def _benchmark_lines(
         _table(directory, f"{slug}-metrics", metrics_table(frame, name, metrics)),
         "",
     ]
-    lines += [HEALTH_NOTE, "", _table(directory, f"{slug}-health", health_table(frame, name)), ""]
-    if (yes_no := yes_no_table(frame, name)) is not None:
+    lines += [HEALTH_NOTE, "", _table(directory, f"{slug}-health", shown.health[name]), ""]
+    if (yes_no := shown.yes_no.get(name)) is not None:
         lines += ["### Yes and no", "", YES_NO_NOTE, "", _table(directory, f"{slug}-yes-no", yes_no), ""]
     return lines
 

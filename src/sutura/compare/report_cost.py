@@ -9,7 +9,7 @@ from typing import Any
 
 from sutura.compare.budget import VARIED, plot_series, series, series_table
 from sutura.compare.cost import COSTS, cost_table, pareto_table, plot_pareto, varied_costs
-from sutura.compare.curves import curves_table, levels_of, plot_curves, read_curves, speed_table
+from sutura.compare.curves import Curves, curves_table, levels_of, plot_curves, speed_table
 from sutura.compare.standing import Standing
 from sutura.compare.tables import Table
 
@@ -20,12 +20,11 @@ Save = Callable[[str, Table], str]
 def curve_lines(
     directory: Path,
     save: Save,
-    cells: Sequence[Mapping[str, Any]],
+    curves: Curves,
     config: Mapping[str, Any],
     rates: Mapping[str, Any],
 ) -> list[str]:
     """Accuracy against answers seen, where the cells measured it."""
-    curves = read_curves(cells)
     if not curves.of:
         return [f"{note}\n" for note in curves.notes]
     levels = levels_of(curves, (config.get("curve") or {}).get("levels") or ())

@@ -21,6 +21,7 @@ from sutura.compare.report_page import LARGEST, Pictures, View
 from sutura.compare.report_page.markup import tag
 from sutura.compare.report_page.page import render
 from sutura.compare.scores import Arm
+from sutura.compare.shown import compute
 from sutura.evals.ledger import read_ledgers
 
 Make = Callable[..., Path]
@@ -32,7 +33,8 @@ def view_of(found: Comparison, frame: pl.DataFrame | None = None) -> View:
     facts = encoder_facts(found.trained)
     standings = standings_of(frame, facts, {})
     curves = loss_curves(found.trained)
-    return View(standings, frame, facts, found.trained, found.config, found.notes, [], curves)
+    shown = compute(standings, frame, facts, found.trained, found.notes.get("affected") or {})
+    return View(standings, frame, facts, found.trained, found.config, found.notes, [], curves, shown)
 
 
 class Elements(HTMLParser):

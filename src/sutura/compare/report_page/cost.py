@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
 
+from sutura.compare.cost import CLOSE, CLOSE_TIMES, COSTS, Cost, costs_of
 from sutura.compare.report_page.markup import join, paragraph, tag
 from sutura.compare.report_page.plane import down, plane
 from sutura.compare.report_page.scale import Scale, around, key, mark, number, short
@@ -17,78 +17,34 @@ from sutura.compare.standing import Standing
 from sutura.compare.tables import display
 
 HEIGHT = 230.0
-#: Costs nearer to each other than this share are alike; a factor above WIDE_APART is drawn with a log scale.
-ALIKE, WIDE_APART = 0.05, 8.0
+#: A factor above this is drawn with a log scale.
+WIDE_APART = 8.0
 #: Pixels of the narrowest plane, and of a letter, to see which names would lie on each other.
 NARROW, LETTER = 200.0, 7.0
 #: Letters that fit between two labels one above the other, in pixels.
 APART = 14.0
-
-Read = Callable[[Mapping[str, Any]], float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """One thing that differs in price.
-
-    Args:
-        title: as the axis calls it.
-        read: from what a cell left.
-    """
-
-    title: str
-    read: Read
-
-
-def _at(*path: str) -> Read:
-    def read(cell: Mapping[str, Any]) -> float | None:
-        value: Any = cell
-        for name in path:
-            value = value.get(name) if isinstance(value, Mapping) else None
-        return None if value is None else float(value)
-
-    return read
-
-
-#: What the cells say of themselves today; another cost is another row.
-COSTS = (
-    Cost("encoder parameters", _at("encoder_facts", "params")),
-    Cost("visual tokens given to the language model", _at("encoder_facts", "num_tokens")),
-    Cost("seconds of training", _at("seconds", "train")),
-    Cost("answers trained on a second", _at("answers_per_second")),
-    Cost("answers evaluated a second", _at("evaluated_per_second")),
-    Cost("peak memory in MB", _at("peak_memory_mb")),
-)
 
 
 def cost_figures(standing: Standing, cells: Sequence[Mapping[str, Any]]) -> Markup:
     """Planes of accuracy against every cost that is known and differs; a sentence for those alike."""
     arms = (*standing.encoders, *standing.untrained)
     planes, alike = [], []
-    for cost in COSTS:
-        prices = {arm: price for arm in arms if (price := _price(cells, arm, cost)) is not None}
+    for kind, cost in COSTS.items():
+        known = costs_of(cells, kind)
+        prices = {arm: known[arm.encoder] for arm in arms if arm.encoder in known}
         if len(prices) < 2:
             continue
-        if max(prices.values()) <= (1 + ALIKE) * min(prices.values()):
-            alike.append(f"{cost.title}: {short(fmean(prices.values()))}")
+        if min(prices.values()) >= (1 - cost.close) * max(prices.values()):
+            alike.append(f"{cost.title} {cost.show(fmean(prices.values()))}")
             continue
         planes.append(_plane(standing, cost, prices))
     keys = (key(i, display(standing, a), hollow=a in standing.untrained) for i, a in enumerate(arms))
     legend = tag("ul", *keys, class_="legend")
     parts: list[Markup] = [legend, tag("div", *planes, class_="planes")] if planes else []
     if alike:
-        parts.append(paragraph(f"Alike for all of them, within 5 %: {'; '.join(alike)}.", class_="hint"))
+        shares = f"within {100 * CLOSE:.0f} %, what was timed within {100 * CLOSE_TIMES:.0f} %"
+        parts.append(paragraph(f"Alike for all of them, {shares}: {'; '.join(alike)}.", class_="hint"))
     return join(parts)
-
-
-def _price(cells: Sequence[Mapping[str, Any]], arm: Arm, cost: Cost) -> float | None:
-    found = [
-        value
-        for cell in cells
-        if cell.get("encoder") == arm.encoder and cell.get("condition") == "picture"
-        if (value := cost.read(cell)) is not None
-    ]
-    return fmean(found) if found else None
 
 
 def _plane(standing: Standing, cost: Cost, prices: Mapping[Arm, float]) -> Markup:

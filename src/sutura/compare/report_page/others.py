@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from sutura.compare.aggregate import aggregate, aggregate_table, aggregate_words
-from sutura.compare.answer_tables import HEALTH_NOTE, YES_NO_NOTE, health_table, yes_no_table
+from sutura.compare.aggregate import aggregate_table, aggregate_words
+from sutura.compare.answer_tables import HEALTH_NOTE, YES_NO_NOTE
 from sutura.compare.cost import cost_table, pareto_table, varied_costs
-from sutura.compare.curves import Curves, curves_table, levels_of, read_curves, speed_table
+from sutura.compare.curves import Curves, curves_table, levels_of, speed_table
 from sutura.compare.plots import Curve
-from sutura.compare.ranking import RANKING_WORDS, ranking_table
+from sutura.compare.ranking import RANKING_WORDS
 from sutura.compare.report_cost import also_read
 from sutura.compare.report_page.curves import accuracy_figure
 from sutura.compare.report_page.markup import bullets, folded, join, paragraph, table, table_block, tag
 from sutura.compare.report_page.view import View
-from sutura.compare.without import stand_without, without_sentence, without_table
+from sutura.compare.without import without_sentence, without_table
 
 
 def with_others(view: View) -> View:
@@ -38,18 +37,19 @@ def with_others(view: View) -> View:
 
 
 def _ranks(view: View) -> Iterator[Markup]:
-    ranked = [standing for standing in view.standings if standing.pairs]
-    if ranked:
+    shown = view.shown
+    if shown.ranks:
         yield tag("h3", "Ranks")
         yield paragraph(_plain(RANKING_WORDS), class_="hint")
-    for standing in ranked:
-        yield table(ranking_table(standing), caption=f"Ranks on {standing.scores.benchmark}")
-    if together := aggregate(view.standings):
-        yield table_block("Over all benchmarks", aggregate_table(together), _plain(aggregate_words(together)))
+    for name, ranks in shown.ranks.items():
+        yield table(ranks, caption=f"Ranks on {name}")
+    if shown.together:
+        words = _plain(aggregate_words(shown.together))
+        yield table_block("Over all benchmarks", aggregate_table(shown.together), words)
 
 
 def _learning(view: View) -> Iterator[Markup]:
-    found = read_curves(view.cells)
+    found = view.shown.learning
     if found.of:
         levels = levels_of(found, (view.config.get("curve") or {}).get("levels") or ())
         behind = [
@@ -93,8 +93,7 @@ def _costs(view: View) -> Iterator[Markup]:
 
 
 def _without(view: View) -> Iterator[Markup]:
-    affected: Mapping[str, Any] = view.notes.get("affected") or {}
-    for pair in stand_without(view.frame, view.standings, view.facts, affected):
+    for pair in view.shown.without:
         yield table_block(
             f"{pair.benchmark} without what was trained on",
             without_table(pair),
@@ -106,17 +105,15 @@ def _without(view: View) -> Iterator[Markup]:
 
 def _answers(view: View) -> Iterator[Markup]:
     health = [
-        folded(name, table(health_table(view.frame, name), caption=f"Suspect answers on {name}"))
-        for name in (standing.scores.benchmark for standing in view.standings)
+        folded(name, table(found, caption=f"Suspect answers on {name}"))
+        for name, found in view.shown.health.items()
     ]
     if health:
         yield join(
             [tag("h3", "Health of the answers"), paragraph(_plain(HEALTH_NOTE), class_="hint"), *health]
         )
-    for standing in view.standings:
-        name = standing.scores.benchmark
-        if (yes_no := yes_no_table(view.frame, name)) is not None:
-            yield table_block(f"Yes and no on {name}", yes_no, _plain(YES_NO_NOTE))
+    for name, found in view.shown.yes_no.items():
+        yield table_block(f"Yes and no on {name}", found, _plain(YES_NO_NOTE))
 
 
 def _plain(text: str) -> str:

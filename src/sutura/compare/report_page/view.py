@@ -10,6 +10,7 @@ import polars as pl
 from markupsafe import Markup
 
 from sutura.compare.plots import Curves
+from sutura.compare.shown import Shown
 from sutura.compare.standing import Standing
 
 
@@ -26,6 +27,7 @@ class View:
         notes: as `write_report` takes them.
         left_out: sentences on seeds and items that were not compared.
         curves: training losses.
+        shown: what report.md shows too.
         extras: section's name → blocks of HTML that other computations add at its end. Names: ranking, curves,
             cost, leakage, metrics.
     """
@@ -38,6 +40,7 @@ class View:
     notes: Mapping[str, Any]
     left_out: Sequence[str]
     curves: Curves
+    shown: Shown
     extras: Mapping[str, Sequence[Markup]] = field(default_factory=dict)
 
     @property
