@@ -35,6 +35,8 @@ def make_comparison(
     lr: float = 0.003,
     version: str = "1",
     pictures: int = 8,
+    benchmark: str = "world/test",
+    evaluated: str = "",
     wrong: str = "wrong",
     **notes: Any,
 ) -> Path:
@@ -47,14 +49,16 @@ def make_comparison(
         seeds, lr: of the training, as its cells say.
         version: of the benchmark.
         pictures: of the world that are asked about.
+        benchmark: what the questions are called.
+        evaluated: how, as its cells say.
         wrong: what is answered otherwise.
         notes: laid over those of the comparison.
     """
     samples = world_samples(pictures)
     meta = {
         "protocol": "1",
-        "benchmarks": {"world/test": version},
-        "data": {"train": "t", "world/test": fingerprint([s.item_id for s in samples])},
+        "benchmarks": {benchmark: version},
+        "data": {"train": "t", benchmark: fingerprint([s.item_id for s in samples])},
     }
     arms = [("none", "blind", 0.3), *((e, "picture", skill) for e, skill in encoders.items())]
     hashes = []
@@ -65,6 +69,8 @@ def make_comparison(
                 "seed": seed,
                 "optim": {"lr": lr},
                 "encoder": {"name": encoder},
+                "evaluate": evaluated,
+                "test": {benchmark: meta["data"][benchmark]},
             }
             own = fingerprint(identity)
             hashes.append(own)
@@ -72,7 +78,7 @@ def make_comparison(
             shown = {condition: skill} if condition == "blind" else {condition: skill, "wrong-picture": 0.3}
             for under, chance in shown.items():
                 rng = np.random.default_rng([zlib.crc32(f"{encoder} {under}".encode()), seed])
-                about = {"run": own, "encoder": encoder, "seed": seed, "benchmark": "world/test"}
+                about = {"run": own, "encoder": encoder, "seed": seed, "benchmark": benchmark}
                 for sample in samples:
                     said = sample.answers[0] if rng.random() < chance else wrong
                     rows.append(ledger_row(sample, said, condition=under, **about))
@@ -81,9 +87,9 @@ def make_comparison(
             write_json(folder / "cell.json", _cell(own, encoder, condition, seed, lr, identity))
             lines = [{"step": step, "loss": 2 / step + 0.1 * seed} for step in range(1, 40)]
             (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    guesses = majority_rows(samples, samples, benchmark="world/test")
+    guesses = majority_rows(samples, samples, benchmark=benchmark)
     write_ledger(runs / name / "majority.parquet", guesses, meta)
-    test = {"benchmark": "world/test", "data": {"limit": pictures, "questions_per_picture": QUESTIONS}}
+    test = {"benchmark": benchmark, "data": {"limit": pictures, "questions_per_picture": QUESTIONS}}
     write_json(
         runs / name / "comparison.json",
         {
@@ -99,9 +105,9 @@ def make_comparison(
                 "name": name,
                 "command": f"sutura compare name={name}",
                 "versions": {"torch": "2"},
-                "metrics": {"world/test": "exact"},
-                "overlap": {"world/test": "No picture of it was trained on."},
-                "set_aside": {"world/test": {}, "world/train": {"broken": 3}},
+                "metrics": {benchmark: "exact"},
+                "overlap": {benchmark: "No picture of it was trained on."},
+                "set_aside": {benchmark: {}, "world/train": {"broken": 3}},
                 "broken_rules": ["seeds: two."],
                 **notes,
             },

@@ -44,6 +44,24 @@ def test_further_seeds_of_one_encoder_are_pooled(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "all")["seeds"].to_list() == [3, 3]
 
 
+def test_one_training_asked_two_benchmarks_stays_one_encoder(tmp_path: Path) -> None:
+    """Fault: other benchmarks make another name, so that nothing can be said over both."""
+    here = make_comparison(tmp_path, "here")
+    there = make_comparison(tmp_path, "there", benchmark="world/compositional", pictures=6)
+    text = merge([here, there], tmp_path / "both", pictures=False).read_text()
+    rows = rows_of(tmp_path / "both")
+    assert sorted(set(rows["encoder"].to_list())) == ["clip", "vit"]
+    assert "## Over all benchmarks" in text
+    assert "told apart by the comparison's name" not in text
+
+
+def test_one_benchmark_evaluated_in_two_ways_is_told_apart(tmp_path: Path) -> None:
+    few = make_comparison(tmp_path, "few", encoders={"clip": 0.9})
+    again = make_comparison(tmp_path, "again", encoders={"clip": 0.9}, evaluated="other")
+    merge([few, again], tmp_path / "both", pictures=False)
+    assert rows_of(tmp_path / "both")["encoder"].sort().to_list() == ["clip (again)", "clip (few)"]
+
+
 def test_a_merged_report_does_not_depend_on_its_place(tmp_path: Path) -> None:
     pair = [make_comparison(tmp_path, "one", encoders={"clip": 0.9}), make_comparison(tmp_path, "two")]
     for place in ("here", "there/deeper"):

@@ -17,7 +17,6 @@ from sutura.compare.scores import Answers, Arm, Scores
 from sutura.compare.statistics import CONFIDENCE, Difference, accuracy, holm, paired
 from sutura.compare.tables import Table, gap_cell, score_cell
 from sutura.core.errors import UserError
-from sutura.evals.ledger import NO_ENCODER
 
 #: How far the best end must lie above the blind run's for a level between them to mean anything.
 WORTH = 0.04
@@ -206,7 +205,8 @@ def choose_level(curves: Curves) -> float | None:
     """Halfway between the blind run's end (else the start) and the best end, in whole percent; None if close."""
     ends = {arm: float(np.mean([c.accuracy[-1] for c in members])) for arm, members in curves.of.items()}
     starts = [c.accuracy[0] for members in curves.of.values() for c in members]
-    low = ends.get(Arm(NO_ENCODER, "blind"), float(np.mean(starts)))
+    blind = [end for arm, end in ends.items() if arm.condition == "blind"]  # a merged report renames it
+    low = blind[0] if blind else float(np.mean(starts))
     seen = [end for arm, end in ends.items() if arm.condition == "picture"]
     if not seen or max(seen) - low < WORTH:
         return None

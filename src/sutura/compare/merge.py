@@ -30,8 +30,8 @@ RECIPE = (
     "evaluate",
     "wrong_picture",
 )
-#: Pooled seeds differ in this part and in nothing else.
-_OWN = "seed"
+#: What does not change the trained stitch: pooled cells may differ in these parts of their identity, and in no other.
+_NOT_TRAINING = frozenset({"seed", "test", "curve", "wrong_picture", "evaluate"})
 
 
 def merge(directories: Sequence[Path], into: Path, *, pictures: bool = True) -> Path:
@@ -79,15 +79,20 @@ def run_names(places: Sequence[Path]) -> list[str]:
 def new_names(found: Mapping[str, Comparison]) -> NewNames:
     """(comparison, encoder, condition) of a cell → the name its rows get, where the own one stands for two things."""
     told: dict[tuple[str, str], dict[str, set[str]]] = {}
+    asked: dict[tuple[tuple[str, str], int, str], set[str]] = {}
     for run, comparison in found.items():
         for cell in comparison.cells:
-            identity = {key: value for key, value in _identity(cell).items() if key != _OWN}
-            own = told.setdefault(_arm(cell), {}).setdefault(run, set())
-            own.add(fingerprint(identity))
+            whole = _identity(cell)
+            trained = {key: value for key, value in whole.items() if key not in _NOT_TRAINING}
+            told.setdefault(_arm(cell), {}).setdefault(run, set()).add(fingerprint(trained))
+            for benchmark in whole.get("test") or {}:
+                asked.setdefault((_arm(cell), int(cell["seed"]), benchmark), set()).add(str(cell["hash"]))
+    # Two cells that were asked one benchmark under one seed, and evaluated differently, cannot stand under one name.
+    twice = {arm for (arm, _, _), hashes in asked.items() if len(hashes) > 1}
     return {
         (run, *arm): run if arm[0] == NO_ENCODER else f"{arm[0]} ({run})"
         for arm, by_run in told.items()
-        if len(set.union(*by_run.values())) > 1
+        if arm in twice or len(set.union(*by_run.values())) > 1
         for run in by_run
     }
 
@@ -249,8 +254,8 @@ def _told_apart(renamed: NewNames) -> list[str]:
     if not names:
         return []
     return [
-        f"{', '.join(names)}: loaded, trained or evaluated differently in these comparisons (other benchmarks, "
-        "controls or curves count), so each is told apart by the comparison's name."
+        f"{', '.join(names)}: loaded, trained or, on one benchmark, evaluated differently in these "
+        "comparisons, so each is told apart by the comparison's name."
     ]
 
 
