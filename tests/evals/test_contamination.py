@@ -120,7 +120,8 @@ def test_questions_are_compared_on_the_shared_picture_only():
 
 def test_pictures_that_cannot_be_opened_are_counted(test):
     found = overlap(
-        gathered("train", [*test.pictures[:3], one("bad", b"nothing")]), gathered("test", [one("x", b"")])
+        gathered("train", [*test.pictures[:3], one("bad", b"nothing")]),
+        gathered("test", [test.pictures[9], one("x", b"")]),
     )
     assert found.unreadable == 2
     assert "2 unreadable pictures were not compared" in found.summary()
@@ -304,3 +305,14 @@ def test_planted_leaks_among_photographs_are_found_and_nothing_else():
     assert wrong == []
     for how in kinds:
         assert sum(name.startswith(f"{how}/") for name in (*found.altered, *found.near)) >= 17, how
+
+
+def test_a_set_without_a_readable_picture_is_not_called_clean(train: VqaData) -> None:
+    """Fault: "no picture of it is in the training set", of a set of which no picture could be opened."""
+    broken = gathered("broken", [one("gone", b"not a picture")])
+    for seen, asked in ((train, broken), (broken, train)):
+        said = overlap(seen, asked).summary()
+        assert said.startswith(
+            "No picture of broken/broken could be read, so nothing was compared (1 unreadable"
+        )
+        assert "is not known" in said

@@ -113,12 +113,6 @@ def _refuse_places(places: Sequence[Path], into: Path) -> None:
     double = next((place for place in places if places.count(place) > 1), None)
     if double is not None:
         raise UserError(f"{double} was given twice; name each comparison once.")
-    for place in places:
-        if not (place / COMPARISON).is_file():
-            raise UserError(
-                f"{place} holds no {COMPARISON}, so it is no comparison's directory. Give runs/<name>, as "
-                "`sutura compare` left it."
-            )
     if (into / COMPARISON).is_file():
         raise UserError(
             f"{into} is a comparison's own directory, whose report this would replace; name another."

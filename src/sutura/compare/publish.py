@@ -97,9 +97,14 @@ def read_comparison(directory: Path) -> Comparison:
         directory: `runs/<name>`, as a comparison left it.
 
     Raises:
-        UserError: cells that are gone.
+        UserError: no comparison there, or cells that are gone.
     """
     directory = directory.resolve()
+    if not (directory / COMPARISON).is_file():
+        raise UserError(
+            f"{directory} holds no {COMPARISON}, so it is no comparison's directory. Give runs/<name>, as "
+            "`sutura compare` left it."
+        )
     comparison = read_json(directory / COMPARISON)
     folders = [directory.parent / "cells" / name for name in comparison["cells"]]
     gone = [folder.name for folder in folders if not (folder / CELL).is_file()]

@@ -99,6 +99,12 @@ class Overlap:
             )
         elif self.not_altered:
             missed += f"; mirrored, cropped and recoloured copies were not looked for: {self.not_altered}"
+        if not self.test_pictures or not self.train_pictures:
+            which = self.train if self.test_pictures else self.test
+            return (
+                f"No picture of {which} could be read, so nothing was compared ({self.unreadable} unreadable pictures): "
+                "whether test pictures were trained on is not known."
+            )
         if not self.pictures:
             copy = ", neither the same pixels nor a re-encoded or resized copy" if self.looks else ""
             copy += (
@@ -181,7 +187,7 @@ def overlap(train: VqaData | TrainingRecord, test: VqaData, *, directory: Path |
     near = near_matches(ours, theirs) if record.has_thumbnails else {}
     near = {name: found for name, found in near.items() if name not in exact}
     scenes = _scenes(test) if record.name.startswith("world/") else set()
-    not_altered = _not_altered(record, len(scenes) == len(ours.ids))
+    not_altered = _not_altered(record, 0 < len(scenes) == len(ours.ids))
     altered = {} if not_altered else altered_matches(ours, theirs, skip={*exact, *near, *scenes})
     matches = exact | near | {name: tuple(one.picture for one in found) for name, found in altered.items()}
     asked = record.asked(name for names in matches.values() for name in names)
