@@ -81,7 +81,9 @@ def run(config: CompareConfig, *, command: str = "", on_cell: Callable[[Cell], N
     run_jobs([make_job(cell, config, data, by_name, remembered) for cell in missing], config, on_cell)
     notes = {"overlap": told, "unread": unread.counts, "rates": sweep.facts()}
     path = team.from_first(lambda: finish(config, cells, data, notes, command))
-    say(f"report: {path}  ({time.perf_counter() - began:.0f} s)")
+    say(
+        f"report: {path} and {path.with_suffix('.html').name} beside it  ({time.perf_counter() - began:.0f} s)"
+    )
     return path
 
 

@@ -102,8 +102,8 @@ class Overlap:
         if not self.test_pictures or not self.train_pictures:
             which = self.train if self.test_pictures else self.test
             return (
-                f"No picture of {which} could be read, so nothing was compared ({self.unreadable} unreadable pictures): "
-                "whether test pictures were trained on is not known."
+                f"No picture of {which} could be read, so nothing was compared ({self.unreadable} unreadable "
+                "pictures): whether test pictures were trained on is not known."
             )
         if not self.pictures:
             copy = ", neither the same pixels nor a re-encoded or resized copy" if self.looks else ""
