@@ -49,6 +49,20 @@ def latent_smooth_l1(
     return F.smooth_l1_loss(prediction.float(), target.detach().float())
 
 
+def latent_l2(
+    prediction: Float[Tensor, "*tokens width"], target: Float[Tensor, "*tokens width"]
+) -> Float[Tensor, ""]:
+    """Squared distance to the targets, which get no gradient; arguments as of `latent_smooth_l1`.
+
+    Returns:
+        Mean over tokens and width, unitless: 1 for a guess of zero where targets are standardised.
+
+    Source: Assran et al. 2023, arXiv:2301.08243, section 3, Loss.
+    Differs: computed in float32 whatever the inputs; a mean where the paper sums.
+    """
+    return F.mse_loss(prediction.float(), target.detach().float())
+
+
 def masked_pixel_loss(
     prediction: Float[Tensor, "batch patches values"],
     pixels: Float[Tensor, "batch channels height columns"],

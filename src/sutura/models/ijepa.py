@@ -77,17 +77,21 @@ class IJEPA(nn.Module):
     """Context encoder, target encoder and predictor.
 
     The target encoder starts as a copy of the context encoder, has no gradient, and follows it as a moving
-    average that the training loop keeps (`train/ema.py`); it is the encoder to use afterwards.
+    average that the training loop keeps (`train/ema.py`); it is the encoder to use afterwards. One that does not
+    follow keeps the random weights it began with; the context encoder is the one to use then.
 
     Args:
         encoder: becomes the context encoder.
         predictor_width: of the predictor.
         predictor_depth: its blocks.
         predictor_heads: its heads.
-        normalise: makes targets of all the normed patches of a batch; by default the reference's layer norm.
+        normalise: makes targets of all the patches of a batch; by default the reference's layer norm.
+        all_levels: predict the mean over all blocks, each normalised, in place of the last block's normed patches.
+        follows: whether the target encoder is a moving average.
 
     Source: Assran et al. 2023, arXiv:2301.08243, section 3 and figure 3; facebookresearch/ijepa src/train.py,
-        for the layer-normalised targets.
+        for the layer-normalised targets. Mean over blocks: Baevski et al. 2022 (data2vec), arXiv:2202.03555,
+        section 3.3. A teacher with random weights: Liu et al. 2022 (dBOT), arXiv:2209.03917, section 3.
     """
 
     def __init__(
@@ -97,9 +101,12 @@ class IJEPA(nn.Module):
         predictor_depth: int,
         predictor_heads: int,
         normalise: Callable[[Tensor], Tensor] = layer_normalise,
+        *,
+        all_levels: bool = False,
+        follows: bool = True,
     ) -> None:
         super().__init__()
-        self.normalise = normalise
+        self.normalise, self.all_levels, self.follows = normalise, all_levels, follows
         if encoder.num_prefix_tokens:
             raise ValueError("I-JEPA predicts patches from patches; its encoder has no prefix tokens.")
         self.context_encoder = encoder
@@ -108,16 +115,29 @@ class IJEPA(nn.Module):
             encoder.grid, encoder.width, predictor_width, predictor_depth, predictor_heads
         )
 
+    @property
+    def encoder(self) -> ViT:
+        """The encoder to use after training."""
+        return self.target_encoder if self.follows else self.context_encoder
+
+    @torch.no_grad()
+    def wanted(
+        self, pixels: Float[Tensor, "batch channels height columns"]
+    ) -> Float[Tensor, "batch patches width"]:
+        """What is to be predicted of every patch, from the target encoder's look at the whole picture."""
+        _, out = self.target_encoder(pixels)
+        if not self.all_levels:
+            return self.normalise(out["normed"])
+        levels = [self.normalise(out[f"block_{i}"]) for i in range(self.target_encoder.depth)]
+        return self.normalise(torch.stack(levels).mean(dim=0))
+
     def forward(
         self,
         pixels: Float[Tensor, "batch channels height columns"],
         context_index: Int[Tensor, "batch context"],
         target_index: Int[Tensor, "targets batch patches"],
     ) -> tuple[Float[Tensor, "targets batch patches width"], Float[Tensor, "targets batch patches width"]]:
-        """Predictions and targets for every rectangle; each is guessed on its own.
-
-        Targets are the target encoder's normed patches of the whole picture, normalised once more.
-        """
+        """Predictions and targets for every rectangle, or other set of patches; each is guessed on its own."""
         targets, batch, patches = target_index.shape
         context = self.context_encoder(pixels, keep=context_index)[1]["normed"]  # B K D
         guesses = self.predictor(
@@ -125,7 +145,6 @@ class IJEPA(nn.Module):
             context_index.repeat(targets, 1),
             target_index.reshape(targets * batch, patches),
         )  # T·B M D
-        with torch.no_grad():
-            whole = self.normalise(self.target_encoder(pixels)[1]["normed"])  # B N D
-            wanted = torch.stack([gather_patches(whole, index) for index in target_index])
+        whole = self.wanted(pixels)  # B N D
+        wanted = torch.stack([gather_patches(whole, index) for index in target_index])
         return guesses.view(targets, batch, patches, -1), wanted

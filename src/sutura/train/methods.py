@@ -70,7 +70,7 @@ class Method:
     build: Callable[[Parts], nn.Module]
     encoder: Callable[[Any], ViT]
     about: str
-    after_step: Callable[[MethodConfig, int], Callable[[Any, int], None]] | None = None
+    after_step: Callable[[MethodConfig, int], Callable[[Any, int], None] | None] | None = None
     masks: Callable[[MethodConfig, tuple[int, int]], MaskDraw] | None = None
     teacher: Callable[[MethodConfig], str | None] = lambda config: None
     switch: Callable[[MethodConfig, int], int] | None = None
@@ -120,14 +120,31 @@ def _build_eva(parts: Parts) -> TwoStage:
 def _build_ijepa(parts: Parts) -> IJEPA:
     c = parts.config.ijepa
     targets = standardise_by_place if c.normalise == "place" else layer_normalise
-    return IJEPA(parts.vit, c.predictor_width, c.predictor_depth, c.predictor_heads, targets)
+    return IJEPA(
+        parts.vit, c.predictor_width, c.predictor_depth, c.predictor_heads, targets,
+        all_levels=c.levels == "all", follows=c.momentum < 1,
+    )  # fmt: skip
 
 
-def _rectangles(config: MethodConfig, grid: tuple[int, int]) -> MaskDraw:
+def _tune_ijepa(config: MethodConfig) -> Objective:
+    return partial(objectives.ijepa, distance=config.ijepa.distance)
+
+
+def _context_and_targets(config: MethodConfig, grid: tuple[int, int]) -> MaskDraw:
+    if config.ijepa.hidden == "scattered":
+        return _scattered_targets(RandomMask(grid, config.ijepa.ratio))
     mask = config.ijepa.masks(grid)
 
     def draw(batch: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         return dict(zip(("context", "targets"), mask.sample(batch, generator), strict=True))
+
+    return draw
+
+
+def _scattered_targets(mask: RandomMask) -> MaskDraw:
+    def draw(batch: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        keep, hidden = mask.sample(batch, generator)
+        return {"context": keep, "targets": hidden.nonzero()[:, 1].view(1, batch, -1)}
 
     return draw
 
@@ -166,7 +183,10 @@ def _clamp_second(config: MethodConfig, steps: int) -> Callable[[TwoStage, int],
     return lambda model, step: model.contrastive.clamp_log_scale()
 
 
-def _follow(config: MethodConfig, steps: int) -> Callable[[IJEPA, int], None]:
+def _follow(config: MethodConfig, steps: int) -> Callable[[IJEPA, int], None] | None:
+    if config.ijepa.momentum == 1:
+        return None
+
     def after(model: IJEPA, step: int) -> None:
         update_ema(
             model.target_encoder, model.context_encoder, momentum(step, steps, start=config.ijepa.momentum)
@@ -241,10 +261,11 @@ METHODS.add(
         objectives.ijepa,
         "none",
         _build_ijepa,
-        lambda model: model.target_encoder,
-        "I-JEPA: the latents of hidden rectangles are predicted from the rest; no labels, no captions.",
+        lambda model: model.encoder,
+        "I-JEPA: the latents of hidden patches are predicted from the rest; no labels, no captions.",
         _follow,
-        masks=_rectangles,
+        masks=_context_and_targets,
+        tune=_tune_ijepa,
         others=lambda config, steps: {"target encoder, forward only": 1.0},
     ),
 )

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sutura.losses.contrastive import clip_loss, likeness, sigmoid_loss
-from sutura.losses.prediction import cosine_loss, latent_smooth_l1, masked_pixel_loss
+from sutura.losses.prediction import cosine_loss, latent_l2, latent_smooth_l1, masked_pixel_loss
 from sutura.models.clip import CLIP
 from sutura.models.ijepa import IJEPA
 from sutura.models.mae import MAE
@@ -148,11 +148,14 @@ def eva(model: TwoStage, batch: PictureBatch, step: int) -> Outcome:
     return cosine_loss(prediction, model.teacher(batch.pixels), batch.hidden), {"stage": 1.0}
 
 
-def ijepa(model: IJEPA, batch: PictureBatch, step: int) -> Outcome:
-    """What are the latents of the hidden rectangles.
+def ijepa(model: IJEPA, batch: PictureBatch, step: int, distance: str = "smooth_l1") -> Outcome:
+    """What are the latents of the hidden patches.
+
+    Args:
+        distance: `smooth_l1`, or `l2`, the mean squared one.
 
     Returns:
-        Smooth L1 distance; the share of the targets' variance that the guesses explain: 0 for a constant
+        Distance to the targets; the share of the targets' variance that the guesses explain: 0 for a constant
         guess, and near 0 while nothing is learned.
     """
     guesses, targets = model(batch.pixels, batch.context, batch.targets)
@@ -160,4 +163,5 @@ def ijepa(model: IJEPA, batch: PictureBatch, step: int) -> Outcome:
         flat = targets.flatten(0, -2)
         left = (guesses.float().flatten(0, -2) - flat).square().sum()
         explained = 1 - left / (flat - flat.mean(dim=0)).square().sum().clamp_min(1e-12)
-    return latent_smooth_l1(guesses, targets), {"explained": explained}
+    loss = latent_l2(guesses, targets) if distance == "l2" else latent_smooth_l1(guesses, targets)
+    return loss, {"explained": explained}

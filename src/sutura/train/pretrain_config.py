@@ -73,25 +73,34 @@ class EvaConfig(Section):
 
 
 class IjepaConfig(Section):
-    """I-JEPA's predictor, masks and moving average.
+    """I-JEPA's predictor, masks, targets and moving average.
 
     Args:
-        momentum: of the target encoder at the first step; it rises linearly to 1.
+        hidden: what is predicted: the paper's `rectangles`, or as in MAE `scattered` patches, a share `ratio` of all.
+        ratio: of scattered patches.
+        momentum: of the target encoder at the first step; it rises linearly to 1. At 1 the target encoder stays as it
+            began, with random weights, and the context encoder is the one that is kept.
+        levels: what of the target encoder is predicted: its `last` block, as in the paper, or the mean over `all`.
         normalise: how targets are normalised: each patch over its own width, as the paper has it, or by its
             `place` over the pictures of the batch (LOG.md, 2026-11-21, says why).
+        distance: to the targets: `smooth_l1` as in the paper's code, or `l2` as in its text.
     """
 
     predictor_width: int = Field(default=64, ge=4)
     predictor_depth: int = Field(default=3, ge=1)
     predictor_heads: int = Field(default=4, ge=1)
+    hidden: Literal["rectangles", "scattered"] = "rectangles"
+    ratio: float = Field(default=0.75, gt=0, lt=1)
     targets: int = Field(default=4, ge=1)
     target_scale: tuple[float, float] = (0.15, 0.2)
     target_aspect: tuple[float, float] = (0.75, 1.5)
     context_scale: tuple[float, float] = (0.85, 1.0)
     context_aspect: tuple[float, float] = (0.8, 1.25)
     least_context: int = Field(default=10, ge=1)
-    momentum: float = Field(default=0.99, ge=0, lt=1)
+    momentum: float = Field(default=0.99, ge=0, le=1)
+    levels: Literal["last", "all"] = "last"
     normalise: Literal["place", "patch"] = "place"
+    distance: Literal["smooth_l1", "l2"] = "smooth_l1"
 
     def masks(self, grid: tuple[int, int]) -> MultiBlock:
         """The mask sampler."""
