@@ -25,7 +25,8 @@ from sutura.data.captions import WordVocabulary
 from sutura.data.scenes import captions
 from sutura.data.world_vqa import ScenePicture
 from sutura.encoders.catalog import zoo_root
-from sutura.encoders.own_text import load_run
+from sutura.encoders.from_zoo import encoder_folder
+from sutura.encoders.own_text import load_towers
 from sutura.losses.contrastive import clip_loss, likeness, sigmoid_loss
 from sutura.models.clip import CLIP, TextTransformer
 from sutura.models.vit import ViT
@@ -159,9 +160,10 @@ def draw_similarity(path: Path, encoders: dict[str, tuple[ViT, Tensor, Tensor]],
         if run is None:
             image, text, scale = quick_towers(encoders["clip"], images, texts)
         else:
-            model, about, encode = load_run(run)
+            own = load_towers(encoder_folder(run))
+            model, about = own.model, own.transform
             mean, std = (torch.tensor(v).view(3, 1, 1) for v in (about.mean, about.std))
-            image, text = model.encode_image((images - mean) / std), encode(texts)
+            image, text = model.encode_image((images - mean) / std), own.encode(texts)
             scale = model.log_scale.exp()
         cosines = likeness(image, text).T  # texts × pictures
         chosen = (scale * cosines).softmax(dim=0)
