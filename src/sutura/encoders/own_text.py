@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,13 @@ def folder_name(folder: Path) -> str:
     return EncoderConfig(id=str(folder.absolute())).display_name()
 
 
-def text_args(written: dict[str, Any]) -> dict[str, Any]:
+def text_args(written: Mapping[str, Any]) -> dict[str, Any]:
     """What `models.text_encoder.build_text` builds the text tower from, out of a zoo folder's config."""
     own = {key: value for key, value in written["text"].items() if key not in ("model", "dim")}
     return {"kind": "causal", **own}
 
 
-def heads_of(model: CLIP | SigLIP) -> dict[str, Tensor | None]:
+def heads_of(model: CLIP | SigLIP) -> dict[str, Any]:
     """Copies of both projections (dim × width) and of what is added behind them (dim; None where nothing is)."""
     assert isinstance(model.image_projection, nn.Linear)
     both = {"image": model.image_projection, "text": model.text_projection}
