@@ -107,8 +107,9 @@ def no_text(folder: Path) -> UserError:
     """What is said of a zoo folder without a text tower."""
     objective, name = read_zoo_config(folder).get("objective"), folder_name(folder)
     if objective not in OBJECTIVES:
+        by = f"by {objective!r}, " if objective else ""
         return UserError(
-            f"{name} was pretrained by {objective!r}, without a text tower; texts are read by encoders of "
+            f"{name} was pretrained {by}without a text tower; texts are read by encoders of "
             f"{', '.join(OBJECTIVES)}."
         )
     return UserError(
