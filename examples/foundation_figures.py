@@ -2,9 +2,9 @@
 
     python examples/foundation_figures.py DIR [RUN]
 
-Whatever encoders lie in the zoo are shown. RUN is the folder of a finished CLIP or SigLIP pretraining or of such an encoder,
-whose text tower the similarity matrix needs; without it a small one is trained for a few steps against the zoo's frozen
-CLIP encoder.
+Whatever encoders lie in the zoo are shown. RUN is the folder of a finished CLIP or SigLIP pretraining or of its encoder, whose
+text tower the similarity matrix needs; without it a small one is trained for a few steps against the zoo's frozen CLIP
+encoder.
 """
 
 from __future__ import annotations
