@@ -2,9 +2,8 @@
 
     python examples/foundation_figures.py DIR [RUN]
 
-Whatever encoders lie in the zoo are shown. RUN is the folder of a finished CLIP or SigLIP pretraining or of its encoder, whose
-text tower the similarity matrix needs; without it a small one is trained for a few steps against the zoo's frozen CLIP
-encoder.
+Whatever encoders lie in the zoo are shown. RUN is the folder of a CLIP or SigLIP of ours with its text tower, which the
+similarity matrix needs; without it a small one is trained for a few steps against the zoo's frozen CLIP encoder.
 """
 
 from __future__ import annotations
@@ -162,10 +161,9 @@ def draw_similarity(path: Path, encoders: dict[str, tuple[ViT, Tensor, Tensor]],
             image, text, scale = quick_towers(encoders["clip"], images, texts)
         else:
             own = load_towers(encoder_folder(run))
-            model, about = own.model, own.transform
-            mean, std = (torch.tensor(v).view(3, 1, 1) for v in (about.mean, about.std))
-            image, text = model.encode_image((images - mean) / std), own.encode(texts)
-            scale = model.log_scale.exp()
+            mean, std = (torch.tensor(v).view(3, 1, 1) for v in (own.transform.mean, own.transform.std))
+            image, text = own.model.encode_image((images - mean) / std), own.encode(texts)
+            scale = own.model.log_scale.exp()
         cosines = likeness(image, text).T  # texts × pictures
         chosen = (scale * cosines).softmax(dim=0)
     figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.3))
