@@ -1,8 +1,7 @@
 """Probes of the zoo as one page: linear, k-NN, attentive and few-shot of every encoder, zero-shot where texts are read.
 
-All encoders are probed on the same pictures through the cache of features that stitches share. Zero-shot needs the
-text tower, which a zoo folder does not keep: it is read from the last checkpoint of the run that left these very
-weights, looked for in `--runs`. What has none is named on the page.
+All encoders are probed on the same pictures through the cache of features that stitches share. Zero-shot takes the
+text tower that an encoder's own folder holds; what was trained with texts and holds none is named on the page.
 
     python benchmarks/zoo_probes.py
     python benchmarks/zoo_probes.py --data DIR/cifar10 --encoders runs/pretrain/*-* --out runs/probes/cifar10.md
@@ -25,17 +24,14 @@ from sutura.core.checkpoint import write_json
 from sutura.core.config import preset_names
 from sutura.core.doctor import commit, machine
 from sutura.core.errors import UserError
-from sutura.core.hashing import fingerprint_file
 from sutura.encoders.catalog import zoo_folder
 from sutura.encoders.from_zoo import encoder_folder
 from sutura.evals.probe_config import USUAL
-from sutura.models.zoo_format import WEIGHTS, read_zoo_config
+from sutura.models.zoo_format import has_text, read_zoo_config
 from sutura.train.methods import METHODS
 from sutura.train.zoo import LANGUAGE_MODEL
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "zoo_probes.md"
-#: Where the zoo's runs lie.
-RUNS = Path("runs/zoo")
 
 
 def encoder_row(asked: str) -> dict[str, str]:
@@ -59,23 +55,10 @@ def reads_texts(row: Mapping[str, str]) -> bool:
     return objective in METHODS and METHODS.get(objective).supervision == "captions"
 
 
-def run_of(row: Mapping[str, str], runs: Path) -> Path | None:
-    """The run, with a checkpoint, that left the encoder's weights; None where there is none."""
-    folder = zoo_folder(row["id"])
-    places = [folder.parent] if folder.name == "encoder" else sorted(runs.glob(f"{row['name']}-*"))
-    own = fingerprint_file(folder / WEIGHTS)
-    for place in places:
-        left = place / "encoder" / WEIGHTS
-        if left.is_file() and fingerprint_file(left) == own and any(place.glob("checkpoint-*")):
-            return place
-    return None
-
-
 def measure(
     rows: Sequence[Mapping[str, str]],
     data: Mapping[str, Any] | str,
     *,
-    runs: Path,
     keep: Path,
     seed: int = 0,
     overrides: Sequence[str] = (),
@@ -85,7 +68,6 @@ def measure(
     Args:
         rows: encoders, as `encoder_row` gives them.
         data: as `sutura.probe` takes it.
-        runs: of the zoo.
         keep: the file that figures are written to; every picture's scores go beside it.
         seed: of the untrained encoder's weights, which is built as the first encoder is.
         overrides: of the probes, `section.key=value`.
@@ -93,13 +75,9 @@ def measure(
     untrained = {"id": rows[0]["id"], "untrained_seed": seed, "name": "untrained"}
     whole = sutura.probe([*rows, untrained], data, USUAL, overrides, out=keep)
     saved = {"about": dict(whole.about), "rows": list(whole.rows)}
-    notes = [f"Zero-shot of {row['name']}: no run with its text tower in {runs}." for row in rows
-             if reads_texts(row) and run_of(row, runs) is None]  # fmt: skip
-    towers = [
-        {"id": str(run), "name": row["name"]}
-        for row in rows
-        if reads_texts(row) and (run := run_of(row, runs))
-    ]
+    towers = [row for row in rows if has_text(zoo_folder(row["id"]))]
+    notes = [f"Zero-shot of {row['name']}: its folder holds no text tower."
+             for row in rows if reads_texts(row) and row not in towers]  # fmt: skip
     if towers:
         beside = keep.with_name(f"{keep.stem}-zeroshot.json")
         found = sutura.probe(towers, data, "zeroshot", overrides, out=beside)
@@ -134,7 +112,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="world", help="as sutura probe --data")
     parser.add_argument("--encoders", nargs="+", help="zoo:NAME or folders; the whole zoo by default")
     parser.add_argument("--limits", nargs=3, type=int, metavar=("FIT", "SELECT", "TEST"), help="pictures")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where the zoo's runs lie, for text towers")
     parser.add_argument("--untrained", type=int, default=0, help="seed of the untrained encoder")
     parser.add_argument("--scores", type=Path, default=Path("runs/probes"), help="for every picture's scores")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page; a JSON of its name goes beside it")
@@ -149,7 +126,7 @@ def main(words: Sequence[str] | None = None) -> None:
         rows = [encoder_row(name) for name in asked]
         o.scores.mkdir(parents=True, exist_ok=True)
         saved = measure(
-            rows, o.data, runs=o.runs, keep=o.scores / f"{o.out.stem}.json", seed=o.untrained,
+            rows, o.data, keep=o.scores / f"{o.out.stem}.json", seed=o.untrained,
             overrides=[*limits, *o.set],
         )  # fmt: skip
     except UserError as error:

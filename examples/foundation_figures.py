@@ -2,8 +2,8 @@
 
     python examples/foundation_figures.py DIR [RUN]
 
-Whatever encoders lie in the zoo are shown. RUN is the folder of a finished CLIP or SigLIP pretraining, whose text tower
-the similarity matrix needs; without it a small one is trained for a few steps against the zoo's frozen CLIP encoder.
+Whatever encoders lie in the zoo are shown. RUN is the folder of a CLIP or SigLIP of ours with its text tower, which the
+similarity matrix needs; without it a small one is trained for a few steps against the zoo's frozen CLIP encoder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from sutura.data.captions import WordVocabulary
 from sutura.data.scenes import captions
 from sutura.data.world_vqa import ScenePicture
 from sutura.encoders.catalog import zoo_root
-from sutura.encoders.own_text import load_run
+from sutura.encoders.from_zoo import encoder_folder
+from sutura.encoders.own_text import load_towers
 from sutura.losses.contrastive import clip_loss, likeness, sigmoid_loss
 from sutura.models.clip import CLIP, TextTransformer
 from sutura.models.vit import ViT
@@ -159,10 +160,10 @@ def draw_similarity(path: Path, encoders: dict[str, tuple[ViT, Tensor, Tensor]],
         if run is None:
             image, text, scale = quick_towers(encoders["clip"], images, texts)
         else:
-            model, about, encode = load_run(run)
-            mean, std = (torch.tensor(v).view(3, 1, 1) for v in (about.mean, about.std))
-            image, text = model.encode_image((images - mean) / std), encode(texts)
-            scale = model.log_scale.exp()
+            own = load_towers(encoder_folder(run))
+            mean, std = (torch.tensor(v).view(3, 1, 1) for v in (own.transform.mean, own.transform.std))
+            image, text = own.model.encode_image((images - mean) / std), own.encode(texts)
+            scale = own.model.log_scale.exp()
         cosines = likeness(image, text).T  # texts × pictures
         chosen = (scale * cosines).softmax(dim=0)
     figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from encoders.tiny_starts import WORDS, save_distilbert, save_open_clip, save_word_tokenizer
-from sutura.core.checkpoint import load_strict, save_tensors, write_json
+from sutura.core.checkpoint import load_strict
 from sutura.core.errors import UserError
 from sutura.core.runtime import generator
 from sutura.data.captions import WordVocabulary
+from sutura.encoders import catalog
+from sutura.encoders.align_outline import outline_start
 from sutura.encoders.align_start import AlignStart, load_start, random_start
 from sutura.encoders.config import EncoderConfig
 from sutura.encoders.from_timm import load_timm
@@ -203,22 +206,42 @@ def test_weights_trained_with_quick_gelu_are_not_run_with_gelu_without_a_word(tm
     assert type(encoder.trunk.model.blocks[0].mlp.act).__name__ == "QuickGELU"
 
 
-@pytest.mark.parametrize("kind", [CLIP, SigLIP])
-@torch.no_grad()
-def test_a_pretraining_run_of_ours_is_a_start(kind: Any, tmp_path: Path) -> None:
+def save_own(folder: Path, kind: type[CLIP] | type[SigLIP], *, with_text: bool = True) -> CLIP | SigLIP:
+    """A zoo folder of ours, exact on disk."""
     vocabulary = WordVocabulary.of([" ".join(WORDS)])
     sizes = {"image_size": 32, "patch_size": 8, "width": 16, "depth": 1, "heads": 2, "pooling": "mean"}
     text = TextTransformer(len(vocabulary), 9, 12, 2, 2, vocabulary.end_id)
     model = scramble(kind(ViT(**sizes), text, 6).eval())
-    objective = kind.__name__.lower()
-    about = {"objective": objective, "config": {"methods": {"clip": {"text_heads": 2}}}, "data": "elsewhere"}
-    transform = {"image_size": 32, "mean": MEAN, "std": STD}
     save_zoo_vit(
-        tmp_path / "encoder", model.vision, args=sizes, transform=transform, about=about, card="card"
+        folder,
+        model.vision,
+        args=sizes,
+        transform={"image_size": 32, "mean": MEAN, "std": STD},
+        about={"objective": kind.__name__.lower(), "data": "elsewhere"},
+        card="card",
+        towers=model if with_text else None,
+        words=vocabulary.words,
+        dtype=torch.float32,
     )
-    save_tensors(tmp_path / "checkpoint-4" / "weights.safetensors", dict(model.named_parameters()))
-    write_json(tmp_path / "vocabulary.json", list(vocabulary.words))
-    start = load_start(str(tmp_path))
+    return model
+
+
+@pytest.mark.parametrize("kind", [CLIP, SigLIP])
+@torch.no_grad()
+def test_two_towers_of_ours_are_a_start(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run's folder, its `encoder` or a member of the zoo; and by its config alone for a plan."""
+    model = save_own(tmp_path / "run-1" / "encoder", kind)
+    shutil.copytree(tmp_path / "run-1/encoder", tmp_path / "zoo/seer")
+    monkeypatch.setattr(catalog, "zoo_root", lambda: tmp_path / "zoo")
+    given = {"run": str(tmp_path / "run-1"), "inside": str(tmp_path / "run-1/encoder"), "zoo": "zoo:seer"}
+    starts = {name: load_start(spec) for name, spec in given.items()}
+    assert {name: start.name for name, start in starts.items()} == {
+        "run": "run-1",
+        "inside": "run-1",
+        "zoo": "seer",
+    }
+    assert len({start.fingerprint for start in starts.values()}) == 1
+    start = starts["zoo"]
     mine = align(start, "clip_residual")
     ids = start.tokenizer(["a red sofa", "two dogs"])
     torch.testing.assert_close(mine.encode_text(ids), model.encode_text(ids), atol=1e-5, rtol=1e-5)
@@ -226,9 +249,47 @@ def test_a_pretraining_run_of_ours_is_a_start(kind: Any, tmp_path: Path) -> None
         mine.encode_image(pixels_of()), model.encode_image(pixels_of()), atol=1e-5, rtol=1e-5
     )
     assert start.bias == (None if kind is CLIP else pytest.approx(float(model.bias)))
+    assert start.log_scale == pytest.approx(float(model.log_scale))
     assert (start.image_shift is None) == (kind is CLIP)
     assert start.resize == "squash"
     load_strict(build_text(**start.text_args), start.text.state_dict(), "again")
+
+    for file in (tmp_path / "zoo/seer").glob("*.safetensors"):
+        file.unlink()
+    for side, length in ((None, None), (48, 5)):
+        shape = outline_start("zoo:seer", image_size=side, length=length)
+        whole = load_start(given["run"], image_size=side, length=length)
+        assert shape.vision_args == whole.vision_args
+        assert shape.text_args == whole.text_args
+        assert (shape.image_size, shape.length) == (whole.image_size, whole.tokenizer.length)
+        assert (shape.bias is None) == (whole.bias is None)
+        for part in ("vision", "text"):
+            sizes = [
+                {name: tuple(t.shape) for name, t in getattr(one, part).state_dict().items()}
+                for one in (shape, whole)
+            ]
+            assert sizes[0] == sizes[1]
+        for part in ("image_projection", "text_projection", "image_shift", "text_shift"):
+            here, there = getattr(shape, part), getattr(whole, part)
+            assert (here is None) == (there is None)
+            assert here is None or (here.shape, str(here.device)) == (there.shape, "meta")
+
+
+def test_a_picture_tower_of_ours_needs_a_text_tower_beside_it(tmp_path: Path) -> None:
+    """By a run's folder too, loaded and planned."""
+    save_own(tmp_path / "run-1" / "encoder", CLIP, with_text=False)
+    for start in (load_start, outline_start):
+        with pytest.raises(
+            UserError, match=r"run-1 was pretrained by 'clip', but .* holds no text\.safetensors"
+        ):
+            start(str(tmp_path / "run-1"))
+    save_distilbert(tmp_path / "bert", masked_lm=False)
+    for spec in ("run-1", "run-1/encoder"):
+        found = load_start(str(tmp_path / spec), str(tmp_path / "bert"))
+        assert (found.image_projection, found.text_args["kind"]) == (None, "bidirectional")
+        assert found.name == "run-1 + bert"
+    shape = outline_start(str(tmp_path / "run-1"), str(tmp_path / "bert"))
+    assert shape.vision_args == found.vision_args
 
 
 def test_parts_that_do_not_belong_together_are_refused(saved: dict[str, tuple[str, Any]]) -> None:

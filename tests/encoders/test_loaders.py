@@ -31,7 +31,6 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ViT:
         folder, vit, args=ARGS, transform=transform, about=about, card="A card.", dtype=torch.float32
     )
     monkeypatch.setattr(catalog, "zoo_root", lambda: tmp_path / "zoo")
-    monkeypatch.setattr(loaders, "zoo_root", lambda: tmp_path / "zoo")
     return vit
 
 

@@ -159,7 +159,7 @@ SMALL = {"train": range(12), "test": range(20, 29)}
             r"3 test pictures .* 1 classes .*\(d\)",
         ),
         (SMALL, None, "fewshot", "fewer than 40 pictures to draw from"),
-        (SMALL, None, "zeroshot", "is no two-tower model"),
+        (SMALL, None, "zeroshot", "eye was pretrained without a text tower"),
     ],
     ids=["one class", "few to test", "few to fit", "unseen class", "few shots", "no text tower"],
 )

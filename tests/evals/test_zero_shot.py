@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from sutura.core.checkpoint import save_tensors, write_json
+from sutura.core.checkpoint import write_json
 from sutura.core.errors import UserError
 from sutura.data.captions import WordVocabulary
 from sutura.data.labelled import LabelledPictures
 from sutura.data.samples import PictureTurns, SetAside
-from sutura.encoders.own_text import load_run
+from sutura.encoders import catalog
 from sutura.encoders.text import load_two_tower
 from sutura.evals.zero_shot import PHOTOS, WORLD, class_embeddings, templates_for, zero_shot, zero_shot_scores
 from sutura.models.clip import CLIP, TextTransformer
@@ -176,35 +177,38 @@ ARGS = {"image_size": 32, "patch_size": 8, "width": 16, "depth": 1, "heads": 2, 
 
 
 def save_run(
-    folder: Path, objective: str, vocabulary: WordVocabulary, step: int = 20, seed: int = 0
+    folder: Path, objective: str, vocabulary: WordVocabulary, *, with_text: bool = True
 ) -> CLIP | SigLIP:
-    """The folder that a pretraining run leaves: encoder, last checkpoint, words."""
-    torch.manual_seed(seed)
+    """The folder that a pretraining run leaves, exact on disk; the model that it holds."""
+    torch.manual_seed(0)
     text = TextTransformer(len(vocabulary), 9, 12, 2, 2, vocabulary.end_id)
-    model = scramble((CLIP if objective == "clip" else SigLIP)(ViT(**ARGS), text, 8).eval(), seed)
-    transform = {"image_size": 32, "mean": MEAN, "std": STD}
-    run = {"methods": {"clip": {"text_heads": 2}}}
-    about = {"objective": objective, "config": run, "data": "elsewhere"}
-    save_zoo_vit(folder / "encoder", model.vision, args=ARGS, transform=transform, about=about, card="card")
-    save_tensors(folder / f"checkpoint-{step}" / "weights.safetensors", dict(model.named_parameters()))
-    write_json(folder / "vocabulary.json", list(vocabulary.words))
+    model = scramble((SigLIP if objective == "siglip" else CLIP)(ViT(**ARGS), text, 8).eval())
+    save_zoo_vit(
+        folder / "encoder",
+        model.vision,
+        args=ARGS,
+        transform={"image_size": 32, "mean": MEAN, "std": STD},
+        about={"objective": objective, "data": "elsewhere"},
+        card="card",
+        towers=model if with_text else None,
+        words=vocabulary.words,
+        dtype=torch.float32,
+    )
     return model
 
 
-@pytest.mark.parametrize("objective", ["clip", "siglip"])
+@pytest.mark.parametrize("objective", ["clip", "siglip", "eva"])
 @torch.no_grad()
 def test_a_pretraining_run_of_ours_keeps_its_text_tower(
     objective: str, tmp_path: Path, pictures: list[Image.Image]
 ) -> None:
     vocabulary = WordVocabulary.of([" ".join(WORDS)])
-    save_run(tmp_path, objective, vocabulary, step=20)
-    model = save_run(tmp_path / "later", objective, vocabulary, step=9, seed=1)
-    (tmp_path / "later" / "checkpoint-9").rename(tmp_path / "checkpoint-100")  # newest by number, not by name
+    model = save_run(tmp_path, objective, vocabulary)
     tower = load_two_tower(str(tmp_path))
     ids = torch.from_numpy(vocabulary.encode(["a red cube.", "dog"]).astype(np.int64))
-    torch.testing.assert_close(tower.encode_text(["a red cube.", "dog"]), model.encode_text(ids))
+    assert torch.equal(tower.encode_text(["a red cube.", "dog"]), model.encode_text(ids))
     pixels = torch.stack([tower.transform(p) for p in pictures])
-    torch.testing.assert_close(tower.encode_image(pictures), model.encode_image(pixels), atol=1e-5, rtol=1e-5)
+    assert torch.equal(tower.encode_image(pictures), model.encode_image(pixels))
     with pytest.raises(UserError, match="'zebra' in 'a zebra' is not one of the 13 words"):
         tower.encode_text(["a zebra"])
     with pytest.raises(UserError, match=r"longest sentence has 10 words with its end.*holds 9"):
@@ -212,39 +216,56 @@ def test_a_pretraining_run_of_ours_keeps_its_text_tower(
 
 
 @torch.no_grad()
-def test_a_runs_encoder_leads_to_its_text_tower(tmp_path: Path) -> None:
-    """The run's folder or its `encoder`; a folder of that name with anything else in it is read as what it is."""
+def test_a_member_of_the_zoo_a_run_and_its_encoder_are_read_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is called `encoder` with anything else in it is read as what it is."""
     vocabulary = WordVocabulary.of([" ".join(WORDS)])
     model = save_run(tmp_path / "clip-1", "clip", vocabulary)
-    tower = load_two_tower(str(tmp_path / "clip-1" / "encoder"))
-    assert tower.name == "clip-1"
+    shutil.copytree(tmp_path / "clip-1/encoder", tmp_path / "zoo/seer")
+    monkeypatch.setattr(catalog, "zoo_root", lambda: tmp_path / "zoo")
     ids = torch.from_numpy(vocabulary.encode(["a dog"]).astype(np.int64))
-    torch.testing.assert_close(tower.encode_text(["a dog"]), model.encode_text(ids))
+    run = tmp_path / "clip-1"
+    for given, name in ((str(run), "clip-1"), (str(run / "encoder"), "clip-1"), ("zoo:seer", "seer")):
+        tower = load_two_tower(given)
+        assert tower.name == name
+        assert not any(weight.requires_grad for weight in tower.model.parameters())
+        assert torch.equal(tower.encode_text(["a dog"]), model.encode_text(ids))
+        with pytest.raises(UserError, match=f"words that {name} was trained with"):
+            tower.encode_text(["zebra"])
     save_transformers(tmp_path / "other" / "encoder", "CLIP")
     assert type(load_two_tower(str(tmp_path / "other" / "encoder")).model).__name__ == "CLIPModel"
 
 
-def test_what_has_no_text_tower_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'zoo:clip' has no text tower.*keeps picture towers only"):
-        load_two_tower("zoo:clip")
+def test_what_has_no_text_tower_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = WordVocabulary.of(["a"])
-    save_run(tmp_path / "a", "clip", vocabulary)
-    config = json.loads((tmp_path / "a/encoder/config.json").read_text())
-    write_json(tmp_path / "a/encoder/config.json", {**config, "objective": "mae"})
-    with pytest.raises(UserError, match="pretrained by 'mae', without a text tower"):
-        load_two_tower(str(tmp_path / "a"))
-    save_run(tmp_path / "b", "clip", vocabulary)
-    write_json(tmp_path / "b/vocabulary.json", [*vocabulary.words, "more"])
-    with pytest.raises(UserError, match="4 words, its text tower 3"):
-        load_two_tower(str(tmp_path / "b"))
-    (tmp_path / "b/vocabulary.json").unlink()
-    with pytest.raises(UserError, match=r"lacks vocabulary\.json"):
-        load_two_tower(str(tmp_path / "b"))
+    save_run(tmp_path / "a", "clip", vocabulary, with_text=False)
+    save_run(tmp_path / "b", "mae", vocabulary, with_text=False)
+    (tmp_path / "zoo").mkdir()
+    for run, name in (("a", "clip"), ("b", "mae")):
+        shutil.copytree(tmp_path / run / "encoder", tmp_path / "zoo" / name)
+    monkeypatch.setattr(catalog, "zoo_root", lambda: tmp_path / "zoo")
+    for given in (str(tmp_path / "a"), "zoo:clip"):
+        with pytest.raises(UserError, match=r"holds no text\.safetensors.*2026-11-26.*`sutura pretrain`"):
+            load_two_tower(given)
+    for given in (str(tmp_path / "b"), "zoo:mae"):
+        with pytest.raises(UserError, match="was pretrained by 'mae', without a text tower"):
+            load_two_tower(given)
+    with pytest.raises(UserError, match=r"no encoder 'clpi'.*'clip'"):
+        load_two_tower("zoo:clpi")
     (tmp_path / "c").mkdir()
     with pytest.raises(UserError, match="is no two-tower model"):
         load_two_tower(str(tmp_path / "c"))
-    with pytest.raises(UserError, match="is no finished pretraining run"):
-        load_run(tmp_path / "c")
+    with pytest.raises(UserError, match=r"has no text tower that can be read.*zoo:NAME"):
+        load_two_tower(str(tmp_path / "nowhere"))
+
+
+def test_words_of_another_order_than_the_text_towers_are_refused(tmp_path: Path) -> None:
+    """Fault: a vocabulary of the right size whose end stands elsewhere, so that texts are read at another word."""
+    save_run(tmp_path, "clip", WordVocabulary.of(["a"]))
+    write_json(tmp_path / "encoder/vocabulary.json", ["<end>", "<pad>", "a"])
+    with pytest.raises(UserError, match="'<end>' does not stand at place 1 in the vocabulary"):
+        load_two_tower(str(tmp_path))
 
 
 def test_templates_fit_the_data_or_are_refused(pictures: list[Image.Image]) -> None:

@@ -1,4 +1,7 @@
+import copy
 import json
+import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,8 @@ from sutura.core.checkpoint import load_tensors, save_tensors
 from sutura.core.config import load_config, merge, parse, preset_path
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
+from sutura.encoders import load_encoder
+from sutura.encoders.text import load_two_tower
 from sutura.models.vit import ViT
 from sutura.models.zoo_format import load_zoo_vit, save_zoo_vit
 from sutura.train.loop import fit
@@ -280,8 +285,78 @@ def test_another_teacher_is_another_run(cache, tmp_path, teacher):
     assert run_name(config, METHODS.get("eva")) == name
 
 
-def test_the_words_of_a_text_tower_lie_beside_the_run(cache, tmp_path):
+@pytest.mark.parametrize("objective", ["clip", "siglip", "eva"])
+def test_a_text_tower_is_kept_with_the_encoder(objective, cache, tmp_path, monkeypatch):
+    """Without the run's checkpoints, both towers are those that were trained, rounded, to the bit."""
+    kept = []
+
+    def save(*given, **named):
+        kept.append(copy.deepcopy(named["towers"]))
+        save_zoo_vit(*given, **named)
+
+    monkeypatch.setattr("sutura.train.pretrain.save_zoo_vit", save)
+    config = config_of(objective, cache, tmp_path)
+    folder = pretrain(config)
+    for old in folder.parent.glob("checkpoint-*"):
+        shutil.rmtree(old)
+    trained = kept[0].eval()
+    for weight in trained.parameters():
+        weight.data = weight.data.bfloat16().float() if weight.ndim else weight.data
+    tower = load_two_tower(str(folder))
+    texts = ["a red cube", "two small things"]
+    data, _ = pretraining_pictures(config, METHODS.get(objective))
+    ids = torch.from_numpy(data.vocabulary.encode(texts)).long()
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(tower.encode_text(texts), trained.encode_text(ids))
+        assert torch.equal(tower.image(pixels), trained.encode_image(pixels))
+    assert torch.equal(tower.model.log_scale, trained.log_scale)
+    start = {"clip": math.log(1 / 0.07), "siglip": math.log(10), "eva": math.log(1 / 0.07)}[objective]
+    assert tower.model.log_scale.item() != pytest.approx(start, abs=1e-6)
+    saved = load_tensors(folder / "text.safetensors")
+    single = ["bias", "log_scale"] if objective == "siglip" else ["log_scale"]
+    assert sorted(name for name, t in saved.items() if t.dtype == torch.float32) == single
+    assert {t.dtype for t in saved.values() if t.ndim} == {torch.bfloat16}
+    assert not any(name.startswith("vision.") for name in saved)
+    count = sum(t.numel() for t in saved.values())
+    words = json.loads((folder / "vocabulary.json").read_text())
+    assert words == list(data.vocabulary.words)
+    told = f"`vocabulary.json`): {count:,} parameters with both projections, {len(words)} words."
+    assert told in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("objective", ["supervised", "mae", "ijepa"])
+def test_an_encoder_without_texts_has_three_files(objective, cache, tmp_path):
+    folder = pretrain(config_of(objective, cache, tmp_path))
+    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert "text" not in json.loads((folder / "config.json").read_text())
+    assert "text tower" not in (folder / "README.md").read_text()
+    with pytest.raises(UserError, match=f"by '{objective}', without a text tower"):
+        load_two_tower(str(folder))
+
+
+def test_a_run_that_kept_its_last_checkpoint_writes_its_encoder_anew(cache, tmp_path):
+    """As the error about an encoder without its text tower says."""
+    config = config_of("clip", cache, tmp_path)
+    folder = pretrain(config)
+    whole = {p.name: p.read_bytes() for p in folder.iterdir()}
+    shutil.rmtree(folder)
+    steps = []
+    assert pretrain(config, lambda step, row: steps.append(step)) == folder
+    assert not steps
+    for name in ("model.safetensors", "text.safetensors", "vocabulary.json"):
+        assert (folder / name).read_bytes() == whole[name], name
+
+
+def test_a_text_tower_does_not_change_what_the_encoder_is(cache, tmp_path):
+    """Features that were cached and stitches that were trained before the text tower was kept stay valid."""
     folder = pretrain(config_of("siglip", cache, tmp_path))
-    words = json.loads((folder.parent / "vocabulary.json").read_text())
-    assert words[:2] == ["<pad>", "<end>"]
-    assert "cube" in words
+    before = load_encoder(str(folder)).fingerprint
+    facts = json.loads((folder / "config.json").read_text())
+    del facts["text"]
+    (folder / "config.json").write_text(json.dumps(facts))
+    (folder / "text.safetensors").unlink()
+    (folder / "vocabulary.json").unlink()
+    assert load_encoder(str(folder)).fingerprint == before
+    with pytest.raises(UserError, match=r"by 'siglip', but .* holds no text\.safetensors"):
+        load_two_tower(str(folder))

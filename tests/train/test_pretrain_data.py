@@ -17,7 +17,7 @@ from sutura.encoders import load_encoder
 from sutura.encoders.text import load_two_tower
 from sutura.models.zoo_format import load_zoo_vit
 from sutura.train.methods import METHODS
-from sutura.train.pretrain import build_feed, pretrain, saved_weights
+from sutura.train.pretrain import build_feed, pretrain
 from sutura.train.pretrain_config import pretrain_settings
 from sutura.train.pretrain_data import pretraining_pictures
 
@@ -82,7 +82,7 @@ def test_the_command_trains_an_encoder_that_loads(folder, monkeypatch):
 def test_pictures_of_mixed_sizes_with_captions_or_nothing(folder, objective):
     config = pretrain_settings(objective, str(folder / "set.jsonl"), overrides=small(folder))
     encoder = pretrain(config)
-    words = encoder.parent / "vocabulary.json"
+    words = encoder / "vocabulary.json"
     assert words.is_file() == (objective == "siglip")
     if words.is_file():
         assert {"blue", "green", "red", "<unknown>"} < set(json.loads(words.read_text()))
@@ -109,7 +109,7 @@ def test_class_folders_train_what_learns_from_texts(objective, folder):
     assert told.shape == (2, 8)
     assert not torch.allclose(told[0], told[1])
     vit, _ = load_zoo_vit(encoder)
-    kept = saved_weights(tower.model.vision).state_dict()
+    kept = tower.model.vision.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in vit.state_dict().items())
 
 

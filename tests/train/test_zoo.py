@@ -9,8 +9,11 @@ import pytest
 from sutura.core.config import load_config, preset_names
 from sutura.core.errors import UserError
 from sutura.core.log import read_metrics
-from sutura.encoders import load_encoder
-from sutura.models.zoo_format import load_zoo_vit
+from sutura.encoders import catalog, load_encoder
+from sutura.encoders.text import load_two_tower
+from sutura.models.clip import CLIP, TextTransformer
+from sutura.models.vit import ViT
+from sutura.models.zoo_format import load_zoo_vit, save_zoo_vit
 from sutura.stitch.language import LlmConfig, load_language_model, load_tokenizer
 from sutura.stitch.model import StitchModel
 from sutura.stitch.prompt import PromptBuilder
@@ -71,6 +74,25 @@ def test_a_changed_member_is_built_but_not_installed(tmp_path: Path, monkeypatch
     assert not place.exists()
     lm, _ = load_language_model(LlmConfig(id=str(folder), train="none"))
     assert lm.config.hidden_size == 32
+
+
+def test_a_member_is_installed_with_its_text_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: the picture tower alone is copied, so that zero-shot needs the run again."""
+    monkeypatch.setattr(zoo, "zoo_root", lambda: tmp_path / "zoo")
+    monkeypatch.setattr(catalog, "zoo_root", lambda: tmp_path / "zoo")
+    args = {"image_size": 16, "patch_size": 8, "width": 8, "depth": 1, "heads": 2}
+    model = CLIP(ViT(**args), TextTransformer(3, 4, 8, 1, 2, 1), 6)
+    transform = {"image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
+    save_zoo_vit(
+        tmp_path / "run-1/encoder", model.vision, args=args, transform=transform, about={"objective": "clip"}, card="",
+        towers=model, words=("<pad>", "<end>", "cube"),
+    )  # fmt: skip
+    monkeypatch.setattr(zoo, "_train", lambda *given: tmp_path / "run-1/encoder")
+    assert zoo.build_member("clip") == [tmp_path / "zoo/clip"]
+    assert load_two_tower("zoo:clip").encode_text(["cube"]).shape == (1, 6)
+    (row,) = zoo.zoo_table()
+    held = sum(file.stat().st_size for file in (tmp_path / "zoo/clip").iterdir())
+    assert (row["kind"], row["size"]) == ("clip", f"{held / 1e6:.1f} MB")
 
 
 def test_building_twice_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

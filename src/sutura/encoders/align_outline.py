@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sutura.core.checkpoint import read_json
 from sutura.core.errors import UserError
-from sutura.encoders.align_start import load_start, no_text_tower
+from sutura.encoders.align_start import no_text_tower
 from sutura.encoders.align_towers import (
     Args,
     at_size,
@@ -23,9 +23,11 @@ from sutura.encoders.align_towers import (
 from sutura.encoders.config import EncoderConfig
 from sutura.encoders.from_open_clip import CONFIG
 from sutura.encoders.outline import outline_encoder
-from sutura.encoders.own_text import is_run
+from sutura.encoders.own_text import folder_name, heads_of, own_folder, text_args
+from sutura.models.siglip import SigLIP
 from sutura.models.text_encoder import build_text
 from sutura.models.vit import ViT
+from sutura.models.zoo_format import build_zoo_towers, read_zoo_config
 
 #: open_clip's end of text, and DistilBERT's length, where no tokenizer is at hand.
 END_ID = 49407
@@ -116,6 +118,8 @@ def outline_start(
 
 def _two_towers(spec: str, image_size: int | None, length: int | None) -> StartOutline | None:
     """A model with both towers; None for a picture tower alone."""
+    if (own := own_folder(spec)) is not None:
+        return _own(own, image_size, length)
     kind, _, rest = spec.partition(":")
     folder = Path(rest if kind == "hf" else spec).expanduser()
     if kind == "open_clip" and rest:
@@ -128,8 +132,6 @@ def _two_towers(spec: str, image_size: int | None, length: int | None) -> StartO
         return _open_clip(known, spec, image_size, length)
     if (folder / CONFIG).is_file():
         return _open_clip(read_json(folder / CONFIG)["model_cfg"], spec, image_size, length)
-    if is_run(folder):
-        return _run(folder, image_size, length)
     if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "clip":
         from transformers import CLIPConfig, CLIPModel
 
@@ -169,27 +171,24 @@ def _whole(found: Any, spec: str, image_size: int | None, length: int | None) ->
     )
 
 
-def _run(folder: Path, image_size: int | None, length: int | None) -> StartOutline:
-    """A finished pretraining run of ours: its files are here, and small."""
-    with torch.device("cpu"):
-        found = load_start(str(folder), image_size=image_size, length=length)
-
-    def shape(part: Tensor | None) -> Tensor | None:
-        return None if part is None else part.to("meta")
-
+def _own(folder: Path, image_size: int | None, length: int | None) -> StartOutline | None:
+    """Towers of a zoo folder by its config; None where it has no text tower."""
+    written = read_zoo_config(folder)
+    if "text" not in written:
+        return None
+    model: Any = build_zoo_towers(written)
+    side = image_size or written["transform"]["image_size"]
+    args = at_size(model.vision, dict(written["args"]), side)
     return StartOutline(
-        found.vision.to("meta"),
-        found.text.to("meta"),
-        shape(found.image_projection),
-        shape(found.text_projection),
-        found.image_size,
-        found.tokenizer.length,
-        found.name,
-        dict(found.vision_args),
-        dict(found.text_args),
-        shape(found.image_shift),
-        shape(found.text_shift),
-        bias=found.bias,
+        vision=model.vision,
+        text=model.text,
+        image_size=side,
+        length=min(model.text.length, length or model.text.length),
+        name=folder_name(folder),
+        vision_args=args,
+        text_args=text_args(written),
+        bias=0.0 if isinstance(model, SigLIP) else None,
+        **heads_of(model),
     )
 
 

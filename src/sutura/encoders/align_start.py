@@ -19,7 +19,7 @@ from sutura.encoders.align_parts import PROBE_TEXTS, picture_tower, probe_pixels
 from sutura.encoders.align_towers import Args, at_size, compare, from_open_clip, from_transformers
 from sutura.encoders.config import EncoderConfig, TransformConfig
 from sutura.encoders.from_open_clip import CONFIG
-from sutura.encoders.own_text import is_run, load_run, run_vocabulary
+from sutura.encoders.own_text import heads_of, load_towers, no_text, own_folder, text_args
 from sutura.encoders.text_tokenizer import (
     OpenClipTokenizer,
     TextTokenizer,
@@ -30,6 +30,7 @@ from sutura.encoders.transform import Transform, from_numbers
 from sutura.models.siglip import SigLIP
 from sutura.models.text_encoder import build_text
 from sutura.models.vit import ViT
+from sutura.models.zoo_format import has_text
 from sutura.nn.block import initialise
 
 #: Where CLIP's and the sigmoid loss's temperatures start, for towers that bring none.
@@ -119,14 +120,14 @@ def load_start(
     text_revision: str | None = None,
     plain_gelu: bool = False,
 ) -> AlignStart:
-    """Towers, projections, tokenizer and transform of other people's checkpoint, or of a run of ours.
+    """Towers, projections, tokenizer and transform of other people's checkpoint, or of one of ours.
 
     Every tower is run once beside its library's and has to agree with it.
 
     Args:
-        vision: `open_clip:NAME/TAG`; `hf:org/name` or a local folder in open_clip's or transformers' CLIP format; a
-            pretraining run of ours (clip, siglip, eva); or a picture tower alone (`timm:NAME`, a timm folder,
-            `zoo:NAME`).
+        vision: `open_clip:NAME/TAG`; `hf:org/name` or a local folder in open_clip's or transformers' CLIP format;
+            `zoo:NAME`, a zoo folder or a pretraining run of ours with a text tower (clip, siglip, eva); or a picture
+            tower alone (`timm:NAME`, a timm folder, others of ours).
         text: a DistilBERT (`hf:org/name` or a folder), read as a masked mean; needed for a picture tower alone, and
             takes the place of the text tower where `vision` brings one.
         image_size: another side than the checkpoint's own, by interpolated positions.
@@ -153,8 +154,12 @@ def no_text_tower(vision: str) -> UserError:
     """What is said of a name that brings no text tower."""
     if ":" not in vision and not Path(vision).expanduser().exists():
         return UserError(
-            f"There is no folder {vision}. A start is open_clip:NAME/TAG, hf:org/name, timm:NAME or zoo:NAME with a "
+            f"There is no folder {vision}. A start is open_clip:NAME/TAG, hf:org/name, zoo:NAME, timm:NAME with a "
             "text tower beside, or a folder of a checkpoint or of a pretraining run."
+        )
+    if (own := own_folder(vision)) is not None:
+        return UserError(
+            f"{no_text(own)} Or give a text tower beside it (a DistilBERT: hf:org/name or a folder)."
         )
     return UserError(
         f"{vision!r} is a picture tower alone; give the text tower too (a DistilBERT: hf:org/name or a folder)."
@@ -209,12 +214,14 @@ def _two_tower_folder(spec: str, revision: str | None) -> Path | None:
     from sutura.encoders.loaders import open_clip_repo
     from sutura.encoders.text import PATTERNS
 
+    if (own := own_folder(spec)) is not None:
+        return own if has_text(own) else None
     kind, _, rest = spec.partition(":")
     if kind == "open_clip" and rest:
         return fetch(open_clip_repo(rest), revision=revision, patterns=PATTERNS).folder
     folder = fetch(rest, revision=revision, patterns=PATTERNS).folder if kind == "hf" and rest else Path(spec)
     folder = folder.expanduser()
-    if (folder / CONFIG).is_file() or is_run(folder):
+    if (folder / CONFIG).is_file():
         return folder
     if (folder / "config.json").is_file() and "model_type" in read_json(folder / "config.json"):
         return folder
@@ -222,8 +229,8 @@ def _two_tower_folder(spec: str, revision: str | None) -> Path | None:
 
 
 def _two_towers(folder: Path, spec: str, image_size: int | None, length: int | None) -> AlignStart:
-    if is_run(folder):
-        return _from_run(folder, image_size, length)
+    if own_folder(folder) is not None:
+        return _from_zoo(folder, image_size, length)
     from sutura.encoders.text import load_two_tower
 
     name = EncoderConfig(id=spec).display_name()
@@ -266,38 +273,19 @@ def _two_towers(folder: Path, spec: str, image_size: int | None, length: int | N
     )
 
 
-def _from_run(folder: Path, image_size: int | None, length: int | None) -> AlignStart:
-    """A finished pretraining run of ours with its text tower."""
-    model, numbers, _ = load_run(folder)
-    model.eval()
-    written = read_json(folder / "encoder" / "config.json")
-    transform = from_numbers(numbers, image_size)
-    args = at_size(model.vision, dict(written["args"]), transform.size())
-    tower: Any = model.text
-    tokenizer = WordTokenizer(run_vocabulary(folder), min(tower.length, length or tower.length))
-    text_args = {
-        "kind": "causal",
-        "vocabulary": tower.words.num_embeddings,
-        "length": tower.length,
-        "width": tower.width,
-        "depth": len(tower.blocks),
-        "heads": tower.blocks[0].attention.heads,
-        "end_id": tower.end_id,
-    }
-    assert isinstance(model.image_projection, nn.Linear)
-    heads = {"image": model.image_projection, "text": model.text_projection}
-    given = {
-        f"{side}_{what}": None if part is None else part.detach().clone()
-        for side, head in heads.items()
-        for what, part in (("projection", head.weight), ("shift", head.bias))
-    }
-    bias = float(model.bias.detach()) if isinstance(model, SigLIP) else None
+def _from_zoo(folder: Path, image_size: int | None, length: int | None) -> AlignStart:
+    """Both towers of a zoo folder of ours."""
+    own = load_towers(folder)
+    model: Any = own.model
+    transform = from_numbers(own.transform, image_size)
+    args = at_size(model.vision, dict(own.written["args"]), transform.size())
+    tokenizer = WordTokenizer(own.vocabulary, min(model.text.length, length or model.text.length))
     return _start(
-        (model.vision, args, transform, folder.name),
-        (tower, text_args, tokenizer),
+        (model.vision, args, transform, own.name),
+        (model.text, text_args(own.written), tokenizer),
         float(model.log_scale.detach()),
-        bias,
-        **given,
+        float(model.bias.detach()) if isinstance(model, SigLIP) else None,
+        **heads_of(model),
     )
 
 

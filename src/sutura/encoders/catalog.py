@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sutura.core.checkpoint import read_json
 from sutura.core.errors import UserError
+from sutura.core.registry import suggest
 from sutura.encoders.catalog_rows import MEASURED, ROWS, TOLD, Row
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ def zoo_rows(root: Path | None = None) -> Iterator[Row]:
             paper=config.get("paper", ""),
             checked=dict.fromkeys((*MEASURED, *TOLD), "our own config"),
         )
+
+
+def zoo_row(name: str) -> Row:
+    """The row of a zoo encoder by its name, without `zoo:`. Raises UserError, with a suggestion, for any other."""
+    rows = {row.id.removeprefix("zoo:"): row for row in zoo_rows()}
+    if name not in rows:
+        raise UserError(f"The zoo holds no encoder {name!r}. {suggest(name, rows)}")
+    return rows[name]
 
 
 def known_ids() -> list[str]:

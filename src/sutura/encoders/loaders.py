@@ -12,7 +12,7 @@ from sutura.core.errors import UserError
 from sutura.core.fetch import fetch
 from sutura.core.registry import Registry, suggest
 from sutura.encoders.base import VisionEncoder
-from sutura.encoders.catalog import BY_ID, Row, check_row, known_ids, zoo_root, zoo_rows
+from sutura.encoders.catalog import BY_ID, Row, check_row, known_ids, zoo_folder, zoo_row
 from sutura.encoders.config import EncoderConfig
 
 Load = Callable[[Path, EncoderConfig, Mapping[str, Any]], VisionEncoder]
@@ -71,11 +71,9 @@ def _fused(config: EncoderConfig) -> VisionEncoder:
 def _from_zoo(name: str, config: EncoderConfig) -> VisionEncoder:
     from sutura.encoders.from_zoo import load_zoo
 
-    rows = {row.id.removeprefix("zoo:"): row for row in zoo_rows()}
-    if name not in rows:
-        raise UserError(f"The zoo holds no encoder {name!r}. {suggest(name, rows)}")
-    encoder = load_zoo(zoo_root() / name, config, {"source": "zoo", "revision": None})
-    return _checked(rows[name], encoder)
+    row = zoo_row(name)
+    encoder = load_zoo(zoo_folder(row.id), config, {"source": "zoo", "revision": None})
+    return _checked(row, encoder)
 
 
 def _from_row(row: Row, config: EncoderConfig) -> VisionEncoder:

@@ -1,141 +1,141 @@
-"""Both towers of our own CLIP, SigLIP and EVA, from the folder a pretraining run leaves behind."""
+"""Both towers of our own CLIP, SigLIP and EVA, from the zoo folder that keeps them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from sutura.core.checkpoint import load_strict, load_tensors, read_json
+from sutura.core.checkpoint import read_json
 from sutura.core.config import parse
 from sutura.core.errors import UserError
-from sutura.data.captions import WordVocabulary, captioned_scenes, words_of
-from sutura.encoders.config import RUN_ENCODER, TransformConfig
-from sutura.encoders.from_zoo import is_run
-from sutura.models.clip import CLIP, TextTransformer
+from sutura.data.captions import END, WordVocabulary, words_of
+from sutura.encoders.catalog import zoo_folder, zoo_row
+from sutura.encoders.config import EncoderConfig, TransformConfig
+from sutura.encoders.from_zoo import encoder_folder
+from sutura.models.clip import CLIP
 from sutura.models.siglip import SigLIP
-from sutura.models.vit import ViT
-from sutura.models.zoo_format import read_zoo_config
+from sutura.models.zoo_format import CONFIG, TEXT, has_text, load_zoo_towers, read_zoo_config
 
-VOCABULARY = "vocabulary.json"
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_MODELS: dict[str, type[CLIP] | type[SigLIP]] = {"clip": CLIP, "siglip": SigLIP, "eva": CLIP}
-#: Where the second stage of an EVA run keeps CLIP's parts; the encoder stands under the stage that had it first.
-_SECOND_STAGE = {"masked.encoder.": "vision.", "contrastive.": ""}
+#: Objectives of ours that train a text tower.
+OBJECTIVES = ("clip", "siglip", "eva")
 
 
-def load_run(folder: Path) -> tuple[CLIP | SigLIP, TransformConfig, Callable[[list[str]], Tensor]]:
-    """Model, transform, and texts to embeddings.
+@dataclass(frozen=True)
+class OwnTowers:
+    """A two-tower model of ours with its words.
 
-    The zoo folder itself holds the picture tower alone, rounded; the run's last checkpoint holds everything in
-    float32.
-
-    Raises:
-        UserError: no run, one without a text tower, without its checkpoint, or weights that do not fit.
+    Args:
+        name: for tables: the zoo member's, or the run's.
+        model: both towers.
+        transform: that a picture is brought to.
+        vocabulary: the words its texts may have.
+        written: the zoo folder's config.
     """
-    if not is_run(folder):
-        raise UserError(f"{folder} is no finished pretraining run: it holds no encoder of ours.")
-    written = read_zoo_config(folder / RUN_ENCODER)
-    objective, run = written.get("objective"), written.get("config") or {}
-    if objective not in _MODELS:
-        raise UserError(
-            f"{folder.name} was pretrained by {objective!r}, without a text tower; zero-shot takes "
-            f"{' or '.join(_MODELS)}."
-        )
-    found = {int(m[1]): p for p in folder.iterdir() if (m := _CHECKPOINT.fullmatch(p.name))}
-    if not found:
-        raise UserError(
-            f"{folder} holds no checkpoint, and the zoo folder has the picture tower only; train the run again "
-            "with checkpoint_every above 0."
-        )
-    tensors = load_tensors(found[max(found)] / "weights.safetensors")
-    if objective == "eva":
-        tensors = _second_stage(tensors)
-    model = _build(_MODELS[objective], written, run, tensors)
-    expected = model.state_dict()
-    buffers = {name: t for name, t in model.named_buffers() if name in expected and name not in tensors}
-    load_strict(model, {**buffers, **tensors}, f"{folder.name}, step {max(found)}")
-    vocabulary = _vocabulary(folder, written, run)
-    if len(vocabulary) != len(model.text.words.weight):
-        raise UserError(
-            f"The vocabulary of {folder.name} has {len(vocabulary)} words, its text tower "
-            f"{len(model.text.words.weight)}; they do not belong together."
-        )
 
-    known = set(vocabulary.words)
+    name: str
+    model: CLIP | SigLIP
+    transform: TransformConfig
+    vocabulary: WordVocabulary
+    written: dict[str, Any]
 
-    def text(texts: list[str]) -> Tensor:
+    def encode(self, texts: list[str]) -> Float[Tensor, "texts dim"]:
+        """Embeddings of texts, of any length.
+
+        Raises:
+            UserError: a word that the model was not trained with, or more words than its text tower holds.
+        """
+        known = set(self.vocabulary.words)
         for one in texts:
             unknown = [word for word in words_of(one) if word not in known]
             if unknown:
                 raise UserError(
-                    f"{unknown[0]!r} in {one!r} is not one of the {len(known)} words that {folder.name} was "
+                    f"{unknown[0]!r} in {one!r} is not one of the {len(known)} words that {self.name} was "
                     "trained with; give other class names (data.classes) or templates (zeroshot.templates)."
                 )
-        ids = torch.from_numpy(vocabulary.encode(texts).astype("int64"))
-        if ids.shape[1] > model.text.length:
+        ids = torch.from_numpy(self.vocabulary.encode(texts).astype("int64"))
+        if ids.shape[1] > self.model.text.length:
             raise UserError(
-                f"The longest sentence has {ids.shape[1]} words with its end, the text tower of {folder.name} "
-                f"holds {model.text.length}; give shorter templates (zeroshot.templates)."
+                f"The longest sentence has {ids.shape[1]} words with its end, the text tower of {self.name} "
+                f"holds {self.model.text.length}; give shorter templates (zeroshot.templates)."
             )
-        return model.encode_text(ids.to(model.text.words.weight.device))
-
-    numbers = parse(TransformConfig, {"resize": "squash", **written["transform"]}, where=str(folder))
-    return model, numbers, text
+        return self.model.encode_text(ids.to(self.model.text.words.weight.device))
 
 
-def run_vocabulary(folder: Path) -> WordVocabulary:
-    """The words that a run's text tower was trained with. Raises UserError where they are not known."""
-    written = read_zoo_config(folder / "encoder")
-    return _vocabulary(folder, written, written.get("config") or {})
+def own_folder(spec: str | Path) -> Path | None:
+    """The zoo folder that is meant by `zoo:NAME`, such a folder, or the run's folder around one; None for others.
+
+    Raises:
+        UserError: a member that the zoo does not have.
+    """
+    if str(spec).startswith("zoo:"):
+        return zoo_folder(zoo_row(str(spec).removeprefix("zoo:")).id)
+    folder = encoder_folder(Path(spec).expanduser())
+    written = folder / CONFIG
+    return folder if written.is_file() and read_json(written).get("model") == "vit" else None
 
 
-def _second_stage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """CLIP's weights out of an EVA run's; its mask token, first head and teacher are left out."""
+def load_towers(folder: Path) -> OwnTowers:
+    """Both towers from a zoo folder.
+
+    The weights are those on disk, rounded to bfloat16 in the picture tower and in the text tower alike, so pictures
+    are embedded by the encoder that every other part of the package reads from this folder.
+
+    Args:
+        folder: as `own_folder` gives it.
+
+    Raises:
+        UserError: a folder without a text tower, or weights and words that do not fit.
+    """
+    if not has_text(folder):
+        raise no_text(folder)
+    name = folder_name(folder)
+    model, words, written = load_zoo_towers(folder)
+    vocabulary = WordVocabulary(words)
+    if END not in words or vocabulary.end_id != model.text.end_id:
+        raise UserError(f"{END!r} does not stand at place {model.text.end_id} in the vocabulary of {name}.")
+    transform = parse(TransformConfig, {"resize": "squash", **written["transform"]}, where=str(folder))
+    return OwnTowers(name, model, transform, vocabulary, written)
+
+
+def no_text(folder: Path) -> UserError:
+    """What is said of a zoo folder without a text tower."""
+    objective, name = read_zoo_config(folder).get("objective"), folder_name(folder)
+    if objective not in OBJECTIVES:
+        by = f"by {objective!r}, " if objective else ""
+        return UserError(
+            f"{name} was pretrained {by}without a text tower; texts are read by encoders of "
+            f"{', '.join(OBJECTIVES)}."
+        )
+    return UserError(
+        f"{name} was pretrained by {objective!r}, but {folder} holds no {TEXT}: versions before 2026-11-26 kept "
+        "picture towers only. Train it again with `sutura pretrain` or `sutura zoo build`; where a run kept its last "
+        "checkpoint, remove the folder `encoder` in it and give its command again, which then only writes it anew."
+    )
+
+
+def folder_name(folder: Path) -> str:
+    """A zoo folder's name for tables: the member's, or the run's whose `encoder` it is."""
+    return EncoderConfig(id=str(folder.absolute())).display_name()
+
+
+def text_args(written: Mapping[str, Any]) -> dict[str, Any]:
+    """What `models.text_encoder.build_text` builds the text tower from, out of a zoo folder's config."""
+    own = {key: value for key, value in written["text"].items() if key not in ("model", "dim")}
+    return {"kind": "causal", **own}
+
+
+def heads_of(model: CLIP | SigLIP) -> dict[str, Any]:
+    """Copies of both projections (dim × width) and of what is added behind them (dim; None where nothing is)."""
+    assert isinstance(model.image_projection, nn.Linear)
+    both = {"image": model.image_projection, "text": model.text_projection}
     return {
-        ours + name.removeprefix(theirs): tensor
-        for theirs, ours in _SECOND_STAGE.items()
-        for name, tensor in tensors.items()
-        if name.startswith(theirs)
+        f"{side}_{what}": None if part is None else part.detach().clone()
+        for side, head in both.items()
+        for what, part in (("projection", head.weight), ("shift", head.bias))
     }
-
-
-def _build(
-    cls: type[CLIP] | type[SigLIP],
-    written: Mapping[str, Any],
-    run: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
-) -> CLIP | SigLIP:
-    """The model, its sizes read from the weights where they tell."""
-    try:
-        heads = run["methods"]["clip"]["text_heads"]
-        (words, width), length = tensors["text.words.weight"].shape, len(tensors["text.positions"])
-        dim = len(tensors["text_projection.weight"])
-    except KeyError as error:
-        raise UserError(f"The run's config or checkpoint lacks {error}; it is of another version.") from None
-    depth = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("text.blocks."))
-    text = TextTransformer(words, length, width, depth, heads, end_id=1)
-    return cls(ViT(**written["args"]), text, dim)
-
-
-def _vocabulary(folder: Path, written: Mapping[str, Any], run: Mapping[str, Any]) -> WordVocabulary:
-    """The words the text tower was trained with: beside the run, else those of the world's captions."""
-    if (folder / VOCABULARY).is_file():
-        return WordVocabulary(tuple(read_json(folder / VOCABULARY)))
-    if not str(written.get("data", "")).startswith("built-in world"):
-        raise UserError(f"{folder} lacks {VOCABULARY}, so its text tower's words are not known.")
-    p = run["pictures"]
-    found = captioned_scenes(
-        Path(p["cache"]),
-        split="pretrain",
-        count=p["count"],
-        size=run["vit"]["image_size"],
-        captions_each=p["captions"],
-        seed=p["seed"],
-    ).vocabulary
-    assert found is not None, "the world's pictures always come with captions"
-    return found

@@ -18,8 +18,7 @@ from sutura.core.errors import UserError
 from sutura.core.fetch import fetch
 from sutura.encoders.config import EncoderConfig
 from sutura.encoders.from_open_clip import CONFIG, WEIGHTS, open_clip_transform
-from sutura.encoders.from_zoo import run_of
-from sutura.encoders.own_text import load_run
+from sutura.encoders.own_text import load_towers, own_folder
 from sutura.encoders.transform import Transform, from_numbers, from_processor
 from sutura.encoders.weights import find_weights, library_model
 
@@ -72,8 +71,8 @@ def load_two_tower(spec: str | EncoderConfig) -> TwoTower:
     """A model with both towers.
 
     Args:
-        spec: a local folder of CLIP or SigLIP in transformers' format or open_clip's; the folder of a
-            pretraining run of ours (`runs/zoo/clip-…`) or its `encoder`; `hf:organisation/name` for either
+        spec: a local folder of CLIP or SigLIP in transformers' format or open_clip's; `zoo:NAME`, a zoo folder, or
+            the folder of a pretraining run of ours (`runs/zoo/clip-…`); `hf:organisation/name` for either
             format on the Hub.
 
     Raises:
@@ -82,6 +81,12 @@ def load_two_tower(spec: str | EncoderConfig) -> TwoTower:
     config = EncoderConfig(id=spec) if isinstance(spec, str) else spec
     if config.untrained_seed is not None:
         raise UserError("Zero-shot of random weights is chance; leave untrained_seed out.")
+    if (own := own_folder(config.id)) is not None:
+        towers = load_towers(own)
+        model, transform = towers.model, from_numbers(towers.transform)
+        tower = TwoTower(config.display_name(), model, transform, model.encode_image, towers.encode)
+        tower.model.requires_grad_(False)
+        return tower
     if config.id.startswith("hf:"):
         folder = fetch(config.id.removeprefix("hf:"), revision=config.revision, patterns=PATTERNS).folder
     else:
@@ -89,14 +94,11 @@ def load_two_tower(spec: str | EncoderConfig) -> TwoTower:
     if not folder.is_dir():
         raise UserError(
             f"{config.id!r} has no text tower that can be read: zero-shot takes a folder of CLIP or SigLIP "
-            "(transformers or open_clip), hf:organisation/name, or the folder of a pretraining run with its "
-            "checkpoint (runs/zoo/clip-…). The zoo keeps picture towers only."
+            "(transformers or open_clip), hf:organisation/name, zoo:NAME, or the folder of a pretraining run "
+            "(runs/zoo/clip-…)."
         )
     if (folder / CONFIG).is_file():
         tower = _open_clip(folder, config)
-    elif (run := run_of(folder)) is not None:
-        model, numbers, words = load_run(run)
-        tower = TwoTower(config.display_name(), model, from_numbers(numbers), model.encode_image, words)
     elif (folder / "config.json").is_file() and "model_type" in read_json(folder / "config.json"):
         tower = _transformers(folder, config)
     else:

@@ -63,6 +63,7 @@ class Method:
         switch: for a number of steps, the first step of a second stage; None for one stage.
         tune: the objective under a config, where that changes it.
         others: for a number of steps, who else sees the pictures, and for which share of the run's passes.
+        towers: the two-tower model around the encoder, out of the trained model; None for an objective without texts.
     """
 
     objective: Objective
@@ -76,6 +77,7 @@ class Method:
     switch: Callable[[MethodConfig, int], int] | None = None
     tune: Callable[[MethodConfig], Objective] | None = None
     others: Callable[[MethodConfig, int], dict[str, float]] | None = None
+    towers: Callable[[Any], CLIP | SigLIP] | None = None
 
 
 METHODS: Registry[Method] = Registry("pretraining objective", group="sutura.objectives")
@@ -215,6 +217,7 @@ METHODS.add(
         lambda model: model.vision,
         "CLIP: pictures and captions of one batch find each other (symmetric InfoNCE).",
         _clamp,
+        towers=lambda model: model,
     ),
 )
 METHODS.add(
@@ -226,6 +229,7 @@ METHODS.add(
         lambda model: model.vision,
         "SigLIP: for each pair of picture and caption, whether they belong together (pairwise sigmoid); "
         "the towers are CLIP's.",
+        towers=lambda model: model,
     ),
 )
 METHODS.add(
@@ -253,6 +257,7 @@ METHODS.add(
         teacher=_eva_teacher,
         switch=_switch,
         others=_eva_others,
+        towers=lambda model: model.contrastive,
     ),
 )
 METHODS.add(

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sutura.core.checkpoint import write_json
 from sutura.core.errors import UserError
 from sutura.core.hashing import fingerprint
 from sutura.core.log import progress_bars, say
 from sutura.core.runtime import generator, pick_device
 from sutura.data.captions import END, PAD, CaptionedPictures, WordVocabulary
 from sutura.losses.collapse import collapse_alarm
+from sutura.models.clip import CLIP
+from sutura.models.siglip import SigLIP
 from sutura.models.vit import ViT
-from sutura.models.zoo_format import SAVED, load_zoo_vit, save_zoo_vit
+from sutura.models.zoo_format import SAVED, load_zoo_towers, load_zoo_vit, save_zoo_vit
 from sutura.nn.block import initialise
 from sutura.train.checkpointing import checkpoints_in
 from sutura.train.loop import FitResult, Objective, fit
@@ -33,9 +34,6 @@ from sutura.train.pretrain_config import PretrainConfig
 from sutura.train.pretrain_data import on_world, pretraining_pictures
 from sutura.train.self_check import ProbeScore, averaged_patches, linear_probe, rank_facts
 from sutura.train.two_stage import check_teacher, load_teacher
-
-#: Beside the encoder, for whoever reads texts with the run's text tower.
-VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,8 @@ class Pretrained:
         passes: pictures seen, repeats counted, by who saw them.
         curve: steps done, and mean loss since the step before, ten times.
         hardware: that trained.
+        towers: the two-tower model around the encoder; None without texts.
+        words: that its text tower reads.
     """
 
     config: PretrainConfig
@@ -70,6 +70,14 @@ class Pretrained:
     curve: list[tuple[int, float]]
     hardware: str
     parameters: int
+    towers: CLIP | SigLIP | None = None
+    words: tuple[str, ...] = ()
+
+    @property
+    def text_parameters(self) -> int:
+        """Of all that the towers have beside the encoder: text tower, projections, temperature, bias."""
+        total = 0 if self.towers is None else sum(p.numel() for p in self.towers.parameters())
+        return max(0, total - self.parameters)
 
 
 def build_encoder(config: PretrainConfig) -> ViT:
@@ -184,8 +192,6 @@ def pretrain(
     feed = build_feed(config, method, train)
     model = build_model(config, method, train, feed.steps)
     spent = operations(model, objective, method, feed, config)
-    if train.vocabulary is not None and method.supervision == "captions":
-        write_json(work / VOCABULARY, list(train.vocabulary.words))
     result = _fit(config, method, objective, model, feed, check, work, run, on_step)
     say(f"{config.name}: {feed.steps} steps in {result.seconds:.0f} s; checking the encoder.")
     on, encoder = hardware(model), method.encoder(model).cpu()
@@ -206,6 +212,8 @@ def pretrain(
         loss_curve(result),
         on,
         sum(p.numel() for p in encoder.parameters()),
+        method.towers(model).cpu() if method.towers else None,
+        train.vocabulary.words if method.towers and train.vocabulary is not None else (),
     )
     return _write(work / "encoder", encoder, done, world=world)
 
@@ -330,8 +338,12 @@ def _write(folder: Path, encoder: ViT, done: Pretrained, *, world: bool) -> Path
         transform=transform,
         about=about,
         card=card(done, world=world),
+        towers=done.towers,
+        words=done.words,
     )
     load_zoo_vit(folder)
+    if done.towers is not None:
+        load_zoo_towers(folder)
     scores = "no labels, so no probe"
     if p and u:
         scores = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sutura.core.doctor import commit
+from sutura.models.zoo_format import TEXT, WORDS
 
 if TYPE_CHECKING:
     from sutura.train.pretrain import Pretrained
@@ -37,7 +38,7 @@ heads, patches of {vit.patch_size} pixels, pictures of {vit.image_size}, no pref
 trained from scratch on {done.data.removesuffix(".")}.
 Encoders of one seed start from the same weights and see the same pictures in the same order and crop; only the
 objective differs.
-
+{_about_text(done)}
 Command: `{done.command}`, {commit()}, run {done.run}, config {config.hash()}, seed {config.seed}.
 
 | | |
@@ -62,6 +63,15 @@ Loss, mean of each tenth of the run:
 
 {_about_probe(done.probe)}
 {LICENCE if world else ""}"""
+
+
+def _about_text(done: Pretrained) -> str:
+    if done.towers is None:
+        return ""
+    return (
+        f"Its text tower is kept too (`{TEXT}`, `{WORDS}`): {done.text_parameters:,} parameters with both "
+        f"projections, {len(done.words):,} words.\n"
+    )
 
 
 def _probe_rows(probe: ProbeScore | None, untrained: ProbeScore | None) -> str:
