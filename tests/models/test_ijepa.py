@@ -55,6 +55,25 @@ def test_targets_are_the_whole_pictures_normed_patches_at_the_target_places():
             torch.testing.assert_close(targets[block, picture], whole[picture, index[block, picture]])
 
 
+def test_targets_over_all_levels_are_the_mean_of_the_blocks_each_normalised():
+    model = IJEPA(ViT(16, 4, 12, 3, 3), 8, 1, 2, all_levels=True)
+    pixels = torch.randn(3, 3, 16, 16)
+    out = model.target_encoder(pixels)[1]
+    mean = sum(layer_normalise(out[f"block_{i}"]) for i in range(3)) / 3
+    torch.testing.assert_close(model.wanted(pixels), layer_normalise(mean))
+    assert not model.wanted(pixels).requires_grad
+    last = IJEPA(model.context_encoder, 8, 1, 2).wanted(pixels)
+    assert float((model.wanted(pixels) - last).abs().max()) > 0.1
+
+
+def test_the_context_encoder_is_kept_where_the_target_encoder_does_not_follow():
+    """Fault: the encoder that is saved is the one that never learned."""
+    still = IJEPA(ViT(16, 4, 12, 1, 3), 8, 1, 2, follows=False)
+    assert still.encoder is still.context_encoder
+    model = tiny()
+    assert model.encoder is model.target_encoder
+
+
 def test_each_rectangle_is_guessed_on_its_own():
     model = tiny()
     pixels, context, index = batch_of(model)

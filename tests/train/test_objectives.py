@@ -106,6 +106,20 @@ def test_ijepa_learns_four_examples_and_says_how_much_it_explains():
     assert ijepa(model, example, 0)[1]["explained"].item() <= 0.0
 
 
+def test_ijepas_squared_distance_weighs_what_lies_far_off():
+    context, targets = MultiBlock((4, 4), targets=2, target_scale=(0.2, 0.3), least_context=4).sample(
+        4, torch.Generator().manual_seed(0)
+    )
+    model = IJEPA(seeded(vit()), 16, 1, 2, normalise=lambda patches: 5 * patches)
+    example = batch(context=context, targets=targets)
+    guesses, wanted = model(example.pixels, context, targets)
+    apart = (guesses - wanted).abs()
+    assert float(apart.max()) > 1
+    squared, smooth = (ijepa(model, example, 0, distance=how)[0] for how in ("l2", "smooth_l1"))
+    torch.testing.assert_close(squared, apart.square().mean())
+    torch.testing.assert_close(smooth, torch.where(apart < 1, apart.square() / 2, apart - 0.5).mean())
+
+
 def test_smoothing_and_mixup_are_what_their_papers_say():
     """Against the sums written out, for one label a picture and for several."""
     model, pixels = seeded(Classifier(vit(), 4)), batch().pixels

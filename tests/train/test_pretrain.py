@@ -360,3 +360,39 @@ def test_a_text_tower_does_not_change_what_the_encoder_is(cache, tmp_path):
     assert load_encoder(str(folder)).fingerprint == before
     with pytest.raises(UserError, match=r"by 'siglip', but .* holds no text\.safetensors"):
         load_two_tower(str(folder))
+
+
+def test_ijepas_scattered_patches_share_the_grid_out_and_depend_on_the_seed_alone(cache, tmp_path):
+    config = config_of("ijepa", cache, tmp_path, methods={"ijepa": {"hidden": "scattered", "ratio": 0.75}})
+    method = METHODS.get("ijepa")
+    data, _ = pretraining_pictures(config, method)
+    feed = build_feed(config, method, data)
+    (batch,), (again,) = feed.micro_batches(1), feed.micro_batches(1)
+    assert batch.context.shape == (8, 4)
+    assert batch.targets.shape == (1, 8, 12)
+    for seen, hidden in zip(batch.context.tolist(), batch.targets[0].tolist(), strict=True):
+        assert sorted(seen + hidden) == list(range(16))
+    assert len({tuple(row) for row in batch.context.tolist()}) > 1
+    assert torch.equal(batch.context, again.context)
+    assert torch.equal(batch.targets, again.targets)
+
+
+def test_a_target_encoder_that_stays_as_it_began_is_not_the_one_that_is_kept(cache, tmp_path):
+    """Fault: with momentum 1 the random weights of the target encoder are saved as the result."""
+    still = {"ijepa": {"momentum": 1.0, "levels": "all", "distance": "l2", "hidden": "scattered"}}
+    config = config_of("ijepa", cache, tmp_path, methods=still)
+    method = METHODS.get("ijepa")
+    data, _ = pretraining_pictures(config, method)
+    model = build_model(config, method, data, 4)
+    folder = pretrain(config)
+    kept = load_zoo_vit(folder)[0].state_dict()
+    first = build_encoder(config).state_dict()
+    moved = [name for name, weight in kept.items() if not torch.equal(weight, first[name].bfloat16().float())]
+    assert len(moved) > len(first) // 2
+    checkpoint = load_tensors(next(folder.parent.glob("checkpoint-4")) / "weights.safetensors")
+    for name, weight in model.target_encoder.state_dict().items():
+        saved = checkpoint.get(f"target_encoder.{name}")
+        assert saved is None or torch.equal(saved, weight), name
+    rows = list(read_metrics(folder.parent / "metrics.jsonl"))
+    squared = method.tune(config.methods)(model, build_feed(config, method, data).micro_batches(0)[0], 0)[0]
+    assert rows[0]["loss"] == pytest.approx(float(squared), rel=1e-3)
