@@ -66,12 +66,11 @@ def test_targets_over_all_levels_are_the_mean_of_the_blocks_each_normalised():
     assert float((model.wanted(pixels) - last).abs().max()) > 0.1
 
 
-def test_the_context_encoder_is_kept_where_the_target_encoder_does_not_follow():
-    """Fault: the encoder that is saved is the one that never learned."""
-    still = IJEPA(ViT(16, 4, 12, 1, 3), 8, 1, 2, follows=False)
-    assert still.encoder is still.context_encoder
+def test_the_encoder_to_use_is_the_one_asked_for():
     model = tiny()
     assert model.encoder is model.target_encoder
+    other = IJEPA(ViT(16, 4, 12, 1, 3), 8, 1, 2, keep_context=True)
+    assert other.encoder is other.context_encoder
 
 
 def test_each_rectangle_is_guessed_on_its_own():

@@ -379,7 +379,17 @@ def test_ijepas_scattered_patches_share_the_grid_out_and_depend_on_the_seed_alon
 
 def test_a_target_encoder_that_stays_as_it_began_is_not_the_one_that_is_kept(cache, tmp_path):
     """Fault: with momentum 1 the random weights of the target encoder are saved as the result."""
-    still = {"ijepa": {"momentum": 1.0, "levels": "all", "distance": "l2", "hidden": "scattered"}}
+    with pytest.raises(UserError, match="keep=context"):
+        config_of("ijepa", cache, tmp_path, methods={"ijepa": {"momentum": 1.0}})
+    still = {
+        "ijepa": {
+            "momentum": 1.0,
+            "keep": "context",
+            "levels": "all",
+            "distance": "l2",
+            "hidden": "scattered",
+        }
+    }
     config = config_of("ijepa", cache, tmp_path, methods=still)
     method = METHODS.get("ijepa")
     data, _ = pretraining_pictures(config, method)

@@ -77,8 +77,7 @@ class IJEPA(nn.Module):
     """Context encoder, target encoder and predictor.
 
     The target encoder starts as a copy of the context encoder, has no gradient, and follows it as a moving
-    average that the training loop keeps (`train/ema.py`); it is the encoder to use afterwards. One that does not
-    follow keeps the random weights it began with; the context encoder is the one to use then.
+    average that the training loop keeps (`train/ema.py`).
 
     Args:
         encoder: becomes the context encoder.
@@ -87,7 +86,7 @@ class IJEPA(nn.Module):
         predictor_heads: its heads.
         normalise: makes targets of all the patches of a batch; by default the reference's layer norm.
         all_levels: predict the mean over all blocks, each normalised, in place of the last block's normed patches.
-        follows: whether the target encoder is a moving average.
+        keep_context: use the context encoder afterwards, in place of the target encoder.
 
     Source: Assran et al. 2023, arXiv:2301.08243, section 3 and figure 3; facebookresearch/ijepa src/train.py,
         for the layer-normalised targets. Mean over blocks: Baevski et al. 2022 (data2vec), arXiv:2202.03555,
@@ -103,10 +102,10 @@ class IJEPA(nn.Module):
         normalise: Callable[[Tensor], Tensor] = layer_normalise,
         *,
         all_levels: bool = False,
-        follows: bool = True,
+        keep_context: bool = False,
     ) -> None:
         super().__init__()
-        self.normalise, self.all_levels, self.follows = normalise, all_levels, follows
+        self.normalise, self.all_levels, self.keep_context = normalise, all_levels, keep_context
         if encoder.num_prefix_tokens:
             raise ValueError("I-JEPA predicts patches from patches; its encoder has no prefix tokens.")
         self.context_encoder = encoder
@@ -118,7 +117,7 @@ class IJEPA(nn.Module):
     @property
     def encoder(self) -> ViT:
         """The encoder to use after training."""
-        return self.target_encoder if self.follows else self.context_encoder
+        return self.context_encoder if self.keep_context else self.target_encoder
 
     @torch.no_grad()
     def wanted(

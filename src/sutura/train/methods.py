@@ -124,7 +124,7 @@ def _build_ijepa(parts: Parts) -> IJEPA:
     targets = standardise_by_place if c.normalise == "place" else layer_normalise
     return IJEPA(
         parts.vit, c.predictor_width, c.predictor_depth, c.predictor_heads, targets,
-        all_levels=c.levels == "all", follows=c.momentum < 1,
+        all_levels=c.levels == "all", keep_context=c.keep == "context",
     )  # fmt: skip
 
 

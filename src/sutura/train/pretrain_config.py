@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sutura.core.config import Section, apply_overrides, merge, parse, read_preset
 from sutura.data.picture_source import PictureSource
@@ -79,7 +79,9 @@ class IjepaConfig(Section):
         hidden: what is predicted: the paper's `rectangles`, or as in MAE `scattered` patches, a share `ratio` of all.
         ratio: of scattered patches.
         momentum: of the target encoder at the first step; it rises linearly to 1. At 1 the target encoder stays as it
-            began, with random weights, and the context encoder is the one that is kept.
+            began, with random weights.
+        keep: the encoder to use afterwards: the `target` encoder, as in the paper, or the `context` encoder, which is
+            the one that learned where the target encoder hardly moves.
         levels: what of the target encoder is predicted: its `last` block, as in the paper, or the mean over `all`.
         normalise: how targets are normalised: each patch over its own width, as the paper has it, or by its
             `place` over the pictures of the batch (LOG.md, 2026-11-21, says why).
@@ -98,9 +100,18 @@ class IjepaConfig(Section):
     context_aspect: tuple[float, float] = (0.8, 1.25)
     least_context: int = Field(default=10, ge=1)
     momentum: float = Field(default=0.99, ge=0, le=1)
+    keep: Literal["target", "context"] = "target"
     levels: Literal["last", "all"] = "last"
     normalise: Literal["place", "patch"] = "place"
     distance: Literal["smooth_l1", "l2"] = "smooth_l1"
+
+    @model_validator(mode="after")
+    def _what_is_kept_has_learned(self) -> IjepaConfig:
+        if self.momentum == 1 and self.keep == "target":
+            raise ValueError(
+                "momentum=1 leaves the target encoder as it began; keep=context keeps the one that learns"
+            )
+        return self
 
     def masks(self, grid: tuple[int, int]) -> MultiBlock:
         """The mask sampler."""
