@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -139,6 +141,24 @@ def test_transformers_towers_equal_the_models_own_logits(
     text = F.normalize(tower.encode_text(sentences), dim=1).unflatten(0, (2, 2)).mean(1)
     wanted = F.normalize(tower.encode_image(pictures), dim=1) @ F.normalize(text, dim=1).T
     assert scores == pytest.approx(wanted.numpy(), abs=1e-5)
+
+
+def test_what_all_class_sentences_share_does_not_rank_pictures(pictures: list[Image.Image]) -> None:
+    """Fault: with several labels a picture, a direction that every sentence has decides which pictures come first."""
+    shared, own = 10.0, torch.eye(2)
+    image = torch.tensor([[1.0, 0.0, 0.2], [0.0, 1.0, 3.0], [1.0, 1.0, 0.1]])[: len(pictures)]
+    text = torch.cat([own, torch.full((2, 1), shared)], dim=1)
+    tower = SimpleNamespace(
+        encode_image=lambda found: image[[pictures.index(p) for p in found]],
+        encode_text=lambda sentences: torch.stack([text[int("red" in sentence)] for sentence in sentences]),
+    )
+    single = data_of(pictures)
+    several = replace(single, labels=np.eye(2, dtype=np.int64)[np.arange(len(pictures)) % 2])
+    plain, apart = (zero_shot_scores(cast("Any", tower), data, ("a {}.",)) for data in (single, several))
+    assert plain[1].min() > plain[0].max()  # picture 1 holds most of what is shared
+    assert apart.mean(axis=1) == pytest.approx(0, abs=1e-6)
+    assert (plain.argmax(axis=1) == apart.argmax(axis=1)).all()
+    assert apart[0, 0] > apart[1, 0]
 
 
 @pytest.mark.parametrize("custom", [False, True], ids=["clip", "siglip"])

@@ -69,7 +69,14 @@ def zero_shot(
 def zero_shot_scores(
     tower: TwoTower, data: LabelledPictures, templates: Sequence[str], batch: int = 64
 ) -> Float[np.ndarray, "pictures classes"]:
-    """Scores of a part's pictures; nothing is fitted."""
+    """Scores of a part's pictures; nothing is fitted.
+
+    Where a picture has several labels, each class ranks all pictures, and a score is the cosine less the picture's
+    mean over the classes. What all class sentences say alike (of how many things they speak, for one) lies nearer to
+    some pictures than to others and would decide that ranking; within one picture it changes no order of classes.
+
+    Differs: from Radford et al. 2021, who choose one class a picture, by what several labels ask.
+    """
     sentences = [template.format(name) for name in data.classes for template in templates]
     parts = [tower.encode_text(sentences[at : at + batch]) for at in range(0, len(sentences), batch)]
     text = torch.cat(parts).unflatten(0, (len(data.classes), len(templates)))
@@ -77,4 +84,7 @@ def zero_shot_scores(
     for at in range(0, len(data), batch):
         pictures = [turns.image.open() for turns in data.pictures[at : at + batch]]
         rows.append(zero_shot(tower.encode_image(pictures), text))
-    return torch.cat(rows).numpy()
+    scores = torch.cat(rows)
+    if data.several and len(data.classes) > 1:
+        scores = scores - scores.mean(dim=1, keepdim=True)
+    return scores.numpy()
