@@ -21,6 +21,7 @@ from sutura.encoders import catalog
 from sutura.encoders.base import Trunk, VisionEncoder
 from sutura.encoders.config import EncoderConfig, TransformConfig
 from sutura.encoders.transform import Transform, from_numbers
+from sutura.evals import object_probe
 from sutura.evals.object_probe import (
     SceneBootstrap,
     ShownObjects,
@@ -79,8 +80,9 @@ def alone() -> ShownObjects:
 
 @pytest.mark.parametrize("tokens", [64, 16, 4])
 def test_values_planted_in_the_objects_token_are_found_and_elsewhere_they_are_not(
-    alone: ShownObjects, tokens: int
+    alone: ShownObjects, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(object_probe, "BATCH", 50)
     side = int(tokens**0.5)
     here, there = np.zeros((2, 120, WIDTH, 8, 8))
     starts = np.cumsum([0, *map(len, ATTRIBUTES.values())])[:-1]
@@ -129,14 +131,15 @@ def test_an_uneven_grid_shares_pixels_out_by_area() -> None:
 def test_the_fit_is_ridge_regression_to_one_hot_values(alone: ShownObjects) -> None:
     """Against least squares with the penalty as further rows."""
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(len(alone.picture), 12)).astype(np.float32) * 50 + 7
+    # Almost as many features as objects, so that the strength of the penalty decides.
+    features = rng.normal(size=(len(alone.picture), 70)).astype(np.float32) * 50 + 7
     features[:, 0] += 60 * alone.values[:, 0]
     first = alone.picture < 80
     x = (features - features[first].mean(0, dtype=float)) / features[first].std(0, ddof=1, dtype=float)
     x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-    extra = np.sqrt(1e-2 * first.sum()) * np.eye(13)
+    extra = np.sqrt(1e-2 * first.sum()) * np.eye(71)
     for k, (name, of) in enumerate(ATTRIBUTES.items()):
-        wanted = np.concatenate([np.eye(len(of))[alone.values[first, k]], np.zeros((13, len(of)))])
+        wanted = np.concatenate([np.eye(len(of))[alone.values[first, k]], np.zeros((71, len(of)))])
         weights = np.linalg.lstsq(np.concatenate([x[first], extra]), wanted, rcond=None)[0]
         expected = (x[~first] @ weights).argmax(1) == alone.values[~first, k]
         assert right(features, alone, 80)[:, k].tolist() == expected.tolist(), name
