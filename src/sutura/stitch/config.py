@@ -33,7 +33,7 @@ class ProjectorConfig(Section):
     def _a_norm_to_start(self) -> ProjectorConfig:
         if self.standardise and self.kind not in ("ln-mlp", "pixel-shuffle"):
             raise ValueError(
-                f"kind={self.kind} has no norm to start; standardise=true begins with a norm, in ln-mlp or pixel-shuffle"
+                f"kind={self.kind} has no norm to start; standardise=true needs ln-mlp or pixel-shuffle"
             )
         return self
 
