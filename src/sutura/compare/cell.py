@@ -28,7 +28,6 @@ from sutura.evals.run import Asked, Patches, derangement, evaluate
 from sutura.evals.training_record import RECORD
 from sutura.stitch.bundle import Stitch, StitchConfig, build_stitch
 from sutura.stitch.model import describe_parts
-from sutura.stitch.standardise import some_patches, standardise
 from sutura.train.checkpointing import checkpoints_in, disk_errors
 from sutura.train.config import FeedConfig
 from sutura.train.loop import FitResult, fit
@@ -205,10 +204,6 @@ def _train(
         pixels=_pixels(inputs) if live else None,
     )
     resume = team.from_first(lambda: bool(checkpoints_in(work)))
-    if config.projector.standardise and (eyes := _eyes(cell, inputs, stitch)) is not None:
-        names = [picture.image_id for picture in inputs.train.pictures]
-        assert stitch.model.projector is not None, "a cell that sees has a projector"
-        standardise(stitch.model.projector, some_patches(names, eyes, cell.seed))
     curve = None
     if inputs.curve is not None:
         curve = CurveLog(

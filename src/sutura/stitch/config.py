@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from sutura.core.config import Section
 from sutura.encoders.config import EncoderConfig
@@ -19,23 +19,12 @@ class ProjectorConfig(Section):
         factor: r of `pixel-shuffle`.
         queries: tokens that `resampler` hands on.
         heads: attention heads of `resampler`; they divide the language model's width.
-        standardise: start the norm of `ln-mlp` and `pixel-shuffle` so that each channel has mean 0 and deviation 1
-            over pictures of the training data, in place of the identity (docs/stitching.md says when that matters).
     """
 
     kind: Literal["ln-mlp", "mlp", "linear", "pixel-shuffle", "resampler"] = "ln-mlp"
     factor: int = Field(default=2, ge=1)
     queries: int = Field(default=64, ge=1)
     heads: int = Field(default=8, ge=1)
-    standardise: bool = False
-
-    @model_validator(mode="after")
-    def _a_norm_to_start(self) -> ProjectorConfig:
-        if self.standardise and self.kind not in ("ln-mlp", "pixel-shuffle"):
-            raise ValueError(
-                f"kind={self.kind} has no norm to start; standardise=true needs ln-mlp or pixel-shuffle"
-            )
-        return self
 
     def tokens(self, patches: int) -> int:
         """Tokens given to the language model for so many patches."""
