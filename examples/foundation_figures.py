@@ -1,9 +1,8 @@
 """The pictures of docs/foundations.md, drawn by the package's own code.
 
-    python examples/foundation_figures.py DIR [RUN]
+    python examples/foundation_figures.py DIR
 
-Whatever encoders lie in the zoo are shown. RUN is the folder of a CLIP or SigLIP of ours with its text tower, which the
-similarity matrix needs; without it a small one is trained for a few steps against the zoo's frozen CLIP encoder.
+Whatever encoders lie in the zoo are shown; the similarity matrix is of the zoo's CLIP with its text tower.
 """
 
 from __future__ import annotations
@@ -21,14 +20,11 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from sutura.data.captions import WordVocabulary
 from sutura.data.scenes import captions
 from sutura.data.world_vqa import ScenePicture
 from sutura.encoders.catalog import zoo_root
-from sutura.encoders.from_zoo import encoder_folder
 from sutura.encoders.own_text import load_towers
-from sutura.losses.contrastive import clip_loss, likeness, sigmoid_loss
-from sutura.models.clip import CLIP, TextTransformer
+from sutura.losses.contrastive import likeness, sigmoid_loss
 from sutura.models.vit import ViT
 from sutura.models.zoo_format import load_zoo_vit
 from sutura.nn.masking import BlockMask, MultiBlock, RandomMask
@@ -153,17 +149,14 @@ def draw_mae(path: Path) -> None:
     save(figure, path)
 
 
-def draw_similarity(path: Path, encoders: dict[str, tuple[ViT, Tensor, Tensor]], run: Path | None) -> None:
+def draw_similarity(path: Path) -> None:
     """Every text of a batch against every picture: cosines, and what CLIP's softmax makes of them."""
     images, texts = pictures(8, objects=(2, 2))
+    own = load_towers(zoo_root() / "clip")
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (own.transform.mean, own.transform.std))
     with torch.no_grad():
-        if run is None:
-            image, text, scale = quick_towers(encoders["clip"], images, texts)
-        else:
-            own = load_towers(encoder_folder(run))
-            mean, std = (torch.tensor(v).view(3, 1, 1) for v in (own.transform.mean, own.transform.std))
-            image, text = own.model.encode_image((images - mean) / std), own.encode(texts)
-            scale = own.model.log_scale.exp()
+        image, text = own.model.encode_image((images - mean) / std), own.encode(texts)
+        scale = own.model.log_scale.exp()
         cosines = likeness(image, text).T  # texts × pictures
         chosen = (scale * cosines).softmax(dim=0)
     figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.3))
@@ -182,33 +175,6 @@ def draw_similarity(path: Path, encoders: dict[str, tuple[ViT, Tensor, Tensor]],
     axes[0].set_yticks(range(8), [textwrap.fill(text, 34) for text in texts], fontsize=6)
     figure.subplots_adjust(top=0.8)
     save(figure, path)
-
-
-@torch.enable_grad()
-def quick_towers(
-    encoder: tuple[ViT, Tensor, Tensor], images: Tensor, texts: list[str], steps: int = 150
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A small text tower and both projections, trained against frozen features of 128 other pictures."""
-    vit, mean, std = encoder
-    others, words = pictures(128, "train", (2, 2))
-    with torch.no_grad():
-        seen, asked = (vit((part - mean) / std)[0] for part in (others, images))
-    vocabulary = WordVocabulary.of([*words, *texts])
-    ids = torch.from_numpy(vocabulary.encode([*words, *texts]).astype("int64"))
-    torch.manual_seed(0)
-    tower = TextTransformer(len(vocabulary), ids.shape[1], 64, 1, 4, vocabulary.end_id)
-    model = CLIP(vit, tower, 64)
-    learned = [p for name, p in model.named_parameters() if not name.startswith("vision.")]
-    optimizer = torch.optim.AdamW(learned, lr=3e-3)
-    for _ in range(steps):
-        rows = torch.randint(len(others), (32,))
-        text = model.encode_text(ids[rows])
-        loss = clip_loss(model.image_projection(seen[rows]), text, model.log_scale)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    text = model.encode_text(ids[len(others) :])
-    return model.image_projection(asked).detach(), text.detach(), model.log_scale.exp().detach()
 
 
 def draw_sigmoid(path: Path) -> None:
@@ -281,7 +247,7 @@ def save(figure: mpl.figure.Figure, path: Path) -> None:
     print(path)
 
 
-def main(folder: Path, run: Path | None = None) -> None:
+def main(folder: Path) -> None:
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     draw_masks(folder / "masks.png")
@@ -292,8 +258,8 @@ def main(folder: Path, run: Path | None = None) -> None:
         draw_attention(folder / "attention.png", encoders)
         draw_mae(folder / "mae.png")
         draw_pca(folder / "pca.png", encoders)
-        draw_similarity(folder / "similarity.png", encoders, run)
+        draw_similarity(folder / "similarity.png")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(Path, sys.argv[2:3]))
+    main(Path(sys.argv[1]))
