@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sutura.compare.probe_agreement import BENCHMARK, OBJECT, beside, correlations
+from sutura.compare.probe_agreement import BENCHMARK, OBJECT, beside, correlations, stitches
 from sutura.compare.tables import Table
 from sutura.core.checkpoint import read_json, write_json
 from sutura.core.config import preset_names
@@ -183,6 +183,8 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = list(dict.fromkeys(o.encoders or [name for name in zoo if name != f"zoo:{LANGUAGE_MODEL}"]))
     began = time.perf_counter()
     try:
+        if o.comparison:
+            stitches(o.comparison)  # refused before scenes are drawn
         saved = measure(asked, o.untrained, o.tokens, o.fitted, o.scored, o.size, o.cache)
         if o.comparison:
             saved["about"]["comparison"] = o.comparison.name

@@ -286,5 +286,6 @@ def test_what_is_wrong_ends_in_one_sentence(
         ran("--scored", "0")
     with pytest.raises(SystemExit, match="holds no comparison"):
         ran("--comparison", str(tmp_path))
+    assert not (tmp_path / "runs/cache").exists()  # refused before scenes are drawn
     assert not (tmp_path / "page.md").exists()
     assert not (tmp_path / "out").exists()

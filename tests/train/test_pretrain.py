@@ -336,7 +336,7 @@ def test_an_encoder_without_texts_has_three_files(objective, cache, tmp_path):
 
 
 def test_a_run_that_kept_its_last_checkpoint_writes_its_encoder_anew(cache, tmp_path):
-    """As the error about an encoder without its text tower says."""
+    """Both towers, without a step."""
     config = config_of("clip", cache, tmp_path)
     folder = pretrain(config)
     whole = {p.name: p.read_bytes() for p in folder.iterdir()}

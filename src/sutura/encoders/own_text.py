@@ -114,8 +114,7 @@ def no_text(folder: Path) -> UserError:
         )
     return UserError(
         f"{name} was pretrained by {objective!r}, but {folder} holds no {TEXT}: versions before 2026-11-26 kept "
-        "picture towers only. Train it again with `sutura pretrain` or `sutura zoo build`; where a run kept its last "
-        "checkpoint, remove the folder `encoder` in it and give its command again, which then only writes it anew."
+        "picture towers only. Train it again with `sutura pretrain` or `sutura zoo build`."
     )
 
 

@@ -91,6 +91,7 @@ class IJEPA(nn.Module):
     Source: Assran et al. 2023, arXiv:2301.08243, section 3 and figure 3; facebookresearch/ijepa src/train.py,
         for the layer-normalised targets. Mean over blocks: Baevski et al. 2022 (data2vec), arXiv:2202.03555,
         section 3.3. A teacher with random weights: Liu et al. 2022 (dBOT), arXiv:2209.03917, section 3.
+    Differs: with `all_levels`, the mean is over all blocks, where data2vec's is over the top K.
     """
 
     def __init__(
