@@ -184,7 +184,7 @@ def main(words: Sequence[str] | None = None) -> None:
     began = time.perf_counter()
     try:
         if o.comparison:
-            stitches(o.comparison)  # refused before scenes are drawn
+            stitches(o.comparison, ())  # refused before scenes are drawn
         saved = measure(asked, o.untrained, o.tokens, o.fitted, o.scored, o.size, o.cache)
         if o.comparison:
             saved["about"]["comparison"] = o.comparison.name

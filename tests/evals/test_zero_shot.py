@@ -280,6 +280,17 @@ def test_what_has_no_text_tower_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         load_two_tower(str(tmp_path / "nowhere"))
 
 
+def test_a_text_tower_that_was_lost_is_told_apart_from_one_that_never_was(tmp_path: Path) -> None:
+    save_run(tmp_path / "a", "clip", WordVocabulary.of(["a"]))
+    (tmp_path / "a" / "encoder" / "text.safetensors").unlink()
+    with pytest.raises(UserError, match=r"has lost its text\.safetensors"):
+        load_two_tower(str(tmp_path / "a"))
+    (tmp_path / "b" / "encoder").mkdir(parents=True)
+    write_json(tmp_path / "b" / "encoder" / "config.json", ["no", "config"])
+    with pytest.raises(UserError, match="no two-tower model"):
+        load_two_tower(str(tmp_path / "b"))
+
+
 def test_words_of_another_order_than_the_text_towers_are_refused(tmp_path: Path) -> None:
     """Fault: a vocabulary of the right size whose end stands elsewhere, so that texts are read at another word."""
     save_run(tmp_path, "clip", WordVocabulary.of(["a"]))

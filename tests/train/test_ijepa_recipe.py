@@ -78,6 +78,22 @@ def test_the_context_encoder_is_the_one_that_is_saved(tmp_path: Path, momentum: 
     assert first_row["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
 
 
+def test_a_target_that_stays_nearly_random_is_not_kept_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fault: a momentum near 1 in a short run, and the encoder that is saved is four fifths random."""
+    assert METHOD.after_step is not None
+    for change, told in (
+        ("{momentum: 0.9999}", True),
+        ("{momentum: 0.9999, keep: context}", False),
+        ("{momentum: 0.9}", False),
+    ):
+        METHOD.after_step(config_of(tmp_path, f"methods.ijepa={change}").methods, 4800)
+        assert (
+            "79% of the target encoder's random weights" in " ".join(capsys.readouterr().err.split())
+        ) is told
+
+
 def test_the_zoos_recipe_is_one_of_its_settings() -> None:
     found = {
         load_config(PretrainConfig, f"zoo/{n}", []).methods.ijepa

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,13 @@ FEWEST = 3
 OBJECT, AVERAGED = "object's token", "averaged patches"
 
 
-def stitches(directory: Path) -> tuple[dict[tuple[str, int | None], dict[str, Any]], list[str]]:
+def stitches(
+    directory: Path, asked: Collection[tuple[str, int | None]] | None = None
+) -> tuple[dict[tuple[str, int | None], dict[str, Any]], list[str]]:
     """Accuracy of a comparison's stitches on the world's test, by the encoder's id and seed of random weights.
+
+    Args:
+        asked: the ids and seeds that are wanted; all of the comparison's by default.
 
     Returns:
         It, and a sentence for whatever seeds or questions were left out as not everybody has them.
@@ -45,7 +50,7 @@ def stitches(directory: Path) -> tuple[dict[tuple[str, int | None], dict[str, An
     found: dict[tuple[str, int | None], dict[str, Any]] = {}
     for row in parse(CompareConfig, comparison.config, where="the comparison's config").encoder_rows():
         name, key = row.display_name(), (row.id, row.untrained_seed)
-        if Arm(name) not in scores.arms:
+        if Arm(name) not in scores.arms or (asked is not None and key not in asked):
             continue
         if key in found:
             raise UserError(f"{directory} compares {row.id} twice, so which of them to take is not known.")
@@ -68,7 +73,7 @@ def beside(rows: Sequence[dict[str, Any]], directory: Path) -> tuple[list[dict[s
     Raises:
         UserError: what `stitches` refuses, an encoder whose weights or layer are not those compared, or none in common.
     """
-    compared, left_out = stitches(directory)
+    compared, left_out = stitches(directory, {(row["id"], row["untrained_seed"]) for row in rows})
     out = []
     for row in rows:
         stitch = compared.get((row["id"], row["untrained_seed"]))

@@ -54,7 +54,8 @@ class ZooTrunk(Trunk):
 def is_run(folder: Path) -> bool:
     """Whether a folder is a finished pretraining run: the encoder beside the run's checkpoints."""
     written = folder / RUN_ENCODER / "config.json"
-    return written.is_file() and read_json(written).get("model") == "vit"
+    found = read_json(written) if written.is_file() else None
+    return isinstance(found, dict) and found.get("model") == "vit"
 
 
 def run_of(folder: Path) -> Path | None:

@@ -105,7 +105,12 @@ def load_towers(folder: Path) -> OwnTowers:
 
 def no_text(folder: Path) -> UserError:
     """What is said of a zoo folder without a text tower."""
-    objective, name = read_zoo_config(folder).get("objective"), folder_name(folder)
+    written, name = read_zoo_config(folder), folder_name(folder)
+    objective = written.get("objective")
+    if "text" in written:
+        return UserError(
+            f"{folder} has lost its {TEXT}, which its config describes; bring the whole folder again."
+        )
     if objective not in OBJECTIVES:
         by = f"by {objective!r}, " if objective else ""
         return UserError(

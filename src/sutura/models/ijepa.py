@@ -1,4 +1,4 @@
-"""I-JEPA: predict the latents of hidden rectangles from the rest of the picture."""
+"""I-JEPA: predict the latents of hidden patches from the rest of the picture."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sutura.core.log import say
 from sutura.core.registry import Registry
 from sutura.data.captions import CaptionedPictures
 from sutura.losses.prediction import standardise_by_place
@@ -188,6 +190,12 @@ def _clamp_second(config: MethodConfig, steps: int) -> Callable[[TwoStage, int],
 def _follow(config: MethodConfig, steps: int) -> Callable[[IJEPA, int], None] | None:
     if config.ijepa.momentum == 1:
         return None
+    left = math.exp(-(1 - config.ijepa.momentum) * steps / 2)
+    if left > 0.5 and config.ijepa.keep == "target":
+        say(
+            f"After {steps:,} steps {left:.0%} of the target encoder's random weights are left, and it is the encoder "
+            "that is kept: set methods.ijepa.keep=context, or a lower momentum."
+        )
 
     def after(model: IJEPA, step: int) -> None:
         update_ema(
