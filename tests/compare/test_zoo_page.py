@@ -16,7 +16,7 @@ from sutura.compare.publish import COMPARISON, read_comparison
 from sutura.compare.scores import Arm
 from sutura.compare.standing import stand
 from sutura.compare.zoo_page import MARK, bar_sentence, members, write_page, zoo_page
-from sutura.core.checkpoint import write_json
+from sutura.core.checkpoint import read_json, write_json
 from sutura.core.config import load_config, parse
 from sutura.core.errors import UserError
 from sutura.encoders import load_encoder
@@ -159,6 +159,19 @@ def test_what_encoders_do_not_share_is_said(runs: Path, tmp_path: Path) -> None:
     _encoder(tmp_path / "zoo", "eva", 1, passes=1280)
     comparison = read_comparison(runs)
     assert "differ in more than their objective: passes.**" in zoo_page(comparison, members(comparison))
+
+
+def test_a_setting_that_came_later_stands_at_its_default(runs: Path, tmp_path: Path) -> None:
+    """Fault: two encoders of one recipe are called unlike since the newer one's card has a setting more."""
+    cards = {name: tmp_path / "zoo" / name / "config.json" for name in ("clip", "eva")}
+    for (name, path), optim in zip(
+        cards.items(), ({"lr": 0.002}, {"lr": 0.002, "lr_sweep": []}), strict=True
+    ):
+        write_json(path, {**read_json(path), "config": {"optim": optim}})
+    comparison = read_comparison(runs)
+    assert "differ in more than" not in zoo_page(comparison, members(comparison))
+    write_json(cards["eva"], {**read_json(cards["eva"]), "config": {"optim": {"lr": 0.001}}})
+    assert "differ in more than their objective: optim.**" in zoo_page(comparison, members(comparison))
 
 
 def test_a_file_that_holds_no_probes_is_refused(runs: Path, tmp_path: Path) -> None:

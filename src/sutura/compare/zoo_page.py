@@ -18,13 +18,14 @@ from sutura.compare.standing import Standing
 from sutura.compare.tables import Table, display, score_cell
 from sutura.compare.verdict import listing, percent, verdict
 from sutura.core.checkpoint import read_json
-from sutura.core.config import parse
+from sutura.core.config import Section, parse
 from sutura.core.errors import UserError
 from sutura.encoders import load_encoder
 from sutura.encoders.catalog import zoo_folder
 from sutura.evals.ledger import read_ledgers
 from sutura.models.zoo_format import read_zoo_config
 from sutura.train.methods import METHODS
+from sutura.train.pretrain_config import PretrainConfig
 
 #: What stands above it in the page is written by hand and kept.
 MARK = "<!-- From here on this page is written by benchmarks/zoo_results.py; words of your own go above. -->"
@@ -208,7 +209,13 @@ def _about_objectives(zoo: Sequence[Member]) -> list[str]:
 
 
 def _setting(member: Member, what: str) -> Any:
-    return member.written.get(what, member.written.get("config", {}).get(what))
+    """What a card's config says; a setting that came later stands at its default."""
+    found = member.written.get(what, member.written.get("config", {}).get(what))
+    field = PretrainConfig.model_fields.get(what)
+    kind = None if field is None else field.annotation
+    if isinstance(found, Mapping) and isinstance(kind, type) and issubclass(kind, Section):
+        return parse(kind, found, where=f"the config of {member.name}").resolved()
+    return found
 
 
 def bar_sentence(standing: Standing) -> str:
