@@ -10,21 +10,19 @@ beside the probe, and how far both agree over the encoders.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from result_page import leave, zoo_encoders
 
 from sutura.compare.probe_agreement import BENCHMARK, OBJECT, beside, correlations, stitches
 from sutura.compare.tables import Table
-from sutura.core.checkpoint import read_json, write_json
-from sutura.core.config import preset_names
-from sutura.core.doctor import commit, machine, versions
+from sutura.core.checkpoint import read_json
+from sutura.core.doctor import versions
 from sutura.core.errors import UserError
 from sutura.core.runtime import cpu_count
 from sutura.data.captions import captioned_scenes
@@ -33,7 +31,6 @@ from sutura.encoders import load_encoder
 from sutura.encoders.catalog import zoo_folder
 from sutura.encoders.from_zoo import encoder_folder
 from sutura.evals.object_probe import LEAST, MEAN, ShownObjects, by_chance, probe_objects
-from sutura.train.zoo import LANGUAGE_MODEL
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "object_probe.md"
 CACHE = Path("runs/cache/scenes")
@@ -179,8 +176,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help="for drawn scenes")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page; a JSON of its name goes beside it")
     o = parser.parse_args(words)
-    zoo = [f"zoo:{name.split('/')[-1]}" for name in preset_names("zoo")]
-    asked = list(dict.fromkeys(o.encoders or [name for name in zoo if name != f"zoo:{LANGUAGE_MODEL}"]))
+    asked = list(dict.fromkeys(o.encoders or zoo_encoders()))
     began = time.perf_counter()
     try:
         if o.comparison:
@@ -192,20 +188,8 @@ def main(words: Sequence[str] | None = None) -> None:
             saved["correlations"] = correlations(saved["rows"])
     except UserError as error:
         sys.exit(f"object_probe: {error}")
-    given = sys.argv[1:] if words is None else words
-    saved["about"] |= {
-        "command": shlex.join(["python", "benchmarks/object_probe.py", *given]),
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-    o.out.parent.mkdir(parents=True, exist_ok=True)
-    figures = o.out.with_suffix(".json")
-    write_json(figures, saved)
-    o.out.write_text(page(figures, saved), encoding="utf-8")
-    print(f"{o.out}, {saved['about']['seconds']} s")
+    saved["about"]["versions"] = versions()
+    leave(o.out, saved, page, script="object_probe.py", words=words, began=began)
 
 
 if __name__ == "__main__":

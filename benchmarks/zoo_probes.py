@@ -10,26 +10,22 @@ text tower that an encoder's own folder holds; what was trained with texts and h
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from result_page import leave, zoo_encoders
+
 import sutura
 from sutura.compare.zoo_page import probe_lines
-from sutura.core.checkpoint import write_json
-from sutura.core.config import preset_names
-from sutura.core.doctor import commit, machine
 from sutura.core.errors import UserError
 from sutura.encoders.catalog import zoo_folder
 from sutura.encoders.from_zoo import encoder_folder
 from sutura.evals.probe_config import USUAL
 from sutura.models.zoo_format import has_text, read_zoo_config
 from sutura.train.methods import METHODS
-from sutura.train.zoo import LANGUAGE_MODEL
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "zoo_probes.md"
 
@@ -117,8 +113,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PAGE, help="the page; a JSON of its name goes beside it")
     parser.add_argument("--set", nargs="*", default=[], metavar="section.key=value", help="of the probes")
     o = parser.parse_args(words)
-    zoo = [f"zoo:{name.split('/')[-1]}" for name in preset_names("zoo")]
-    asked = o.encoders or [name for name in zoo if name != f"zoo:{LANGUAGE_MODEL}"]
+    asked = o.encoders or zoo_encoders()
     names = ("limit", "select_limit", "test_limit") if o.limits else ()
     limits = [f"data.{name}={count}" for name, count in zip(names, o.limits or (), strict=True)]
     began = time.perf_counter()
@@ -131,20 +126,7 @@ def main(words: Sequence[str] | None = None) -> None:
         )  # fmt: skip
     except UserError as error:
         sys.exit(f"zoo_probes: {error}")
-    saved["about"] |= {
-        "command": shlex.join(
-            ["python", "benchmarks/zoo_probes.py", *(sys.argv[1:] if words is None else words)]
-        ),
-        "machine": machine(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-    o.out.parent.mkdir(parents=True, exist_ok=True)
-    figures = o.out.with_suffix(".json")
-    write_json(figures, saved)
-    o.out.write_text(page(figures, saved), encoding="utf-8")
-    print(f"{o.out}, {saved['about']['seconds']} s")
+    leave(o.out, saved, page, script="zoo_probes.py", words=words, began=began)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from compare_on_disk import make_comparison
+from scripts import load_script
 from sutura.core.errors import UserError
 from sutura.data.scenes import ATTRIBUTES, make_scene
 from sutura.encoders import catalog
@@ -189,13 +189,8 @@ def test_a_transform_that_cuts_the_border_off_is_refused(alone: ShownObjects) ->
 
 
 @pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("object_probe", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load_script("object_probe", monkeypatch)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 
 import sutura
+from scripts import load_script
 from sutura.core.checkpoint import read_json
 from sutura.data.captions import WordVocabulary
 from sutura.encoders import catalog
@@ -32,13 +32,8 @@ QUICK = [
 
 
 @pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("zoo_probes", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load_script("zoo_probes", monkeypatch)
 
 
 def save_run(folder: Path, objective: str, seed: int, *, with_text: bool = True) -> CLIP:
